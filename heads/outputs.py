@@ -1,0 +1,36 @@
+"""What a head says about every pixel of one view."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+__all__ = ["DenseOutput"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DenseOutput:
+    """Dense maps of one view of a pair, channel last.
+
+    Attributes:
+        points: (B, H, W, 3) pointmap in the frame of camera 0 (OpenCV axes).
+        confidence: (B, H, W) confidence of ``points``; > 1 in the ``exp`` mode.
+        descriptors: (B, H, W, D) local features of unit length, or ``None`` (DUSt3R has none).
+        descriptor_confidence: (B, H, W) confidence of ``descriptors``, > 0, or ``None``.
+    """
+
+    points: Tensor
+    confidence: Tensor
+    descriptors: Tensor | None = None
+    descriptor_confidence: Tensor | None = None
+
+    def __getitem__(self, index: int | slice) -> DenseOutput:
+        """Select along the batch dimension (an ``int`` keeps it, with length 1)."""
+        rows = slice(index, index + 1) if isinstance(index, int) else index
+        return DenseOutput(
+            self.points[rows],
+            self.confidence[rows],
+            None if self.descriptors is None else self.descriptors[rows],
+            None if self.descriptor_confidence is None else self.descriptor_confidence[rows],
+        )
