@@ -1,0 +1,375 @@
+"""The batched ray-caster: exact intersections, mip-mapped textures, diffuse and specular light.
+
+A ray through pixel (u, v) is K^-1 (u, v, 1); it is left at z = 1, so the ray parameter is the
+z-depth. All kinds of primitives are met in their own unit frame, where a ray is ``o + t d``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from matcher.errors import InputError
+from matcher.structures import ImageSize
+from matcher.synthetic.scene import FACES, Cameras, Scene, ShapeCounts
+from matcher.synthetic.textures import sample_atlas
+
+__all__ = ["RenderOptions", "RenderedViews", "cast_depth", "render"]
+
+_NEAREST = 1e-3  # metres; closer surfaces are behind the glass of the lens
+_NOT_ZERO = 1e-12  # far below any direction that matters; keeps 1 / direction finite
+_SHININESS = 24.0
+# Rotated-grid positions of the four extra rays of an edge pixel.
+_SUBPIXELS = ((-0.125, -0.375), (0.375, -0.125), (0.125, 0.375), (-0.375, 0.125))
+
+
+@dataclass(frozen=True, slots=True)
+class RenderOptions:
+    """How to render.
+
+    Attributes:
+        edge_share: share of the pixels, those on outlines, whose colour is the mean of 4 rays;
+            0 turns it off. Depth is always that of the pixel centre.
+        anisotropy: 0 chooses mip levels for the small side of a footprint (aliases on slanted
+            surfaces), 1 for its long side (blurs them).
+        views_at_once: how many views are traced together; None: all.
+    """
+
+    edge_share: float = 0.12
+    anisotropy: float = 0.8
+    views_at_once: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.edge_share <= 1 or not 0 <= self.anisotropy <= 1:
+            raise InputError("render options", "shares in [0, 1]", f"{self}")
+        if self.views_at_once is not None and self.views_at_once < 1:
+            raise InputError("views_at_once", "at least 1", f"{self.views_at_once}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RenderedViews:
+    """What V cameras see of S scenes.
+
+    Attributes:
+        image: (S, V, 3, H, W) float32 RGB in [0, 1].
+        depth: (S, V, H, W) float32 z-depth, metres, at pixel centres; 0: nothing there.
+        cameras: the cameras.
+    """
+
+    image: Tensor
+    depth: Tensor
+    cameras: Cameras
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Tables:
+    """Per view (B) what a ray needs to know of each primitive (P) and face.
+
+    local_from_pixel (B, P, 3, 3): unit-frame direction of the ray of a homogeneous pixel.
+    origin (B, P, 3): camera centre in the unit frame.
+    half_size, light (B, P, 3); faces (B, P * 6, 12): uv 6, tint 3, specular, backdrop, pad.
+    """
+
+    counts: ShapeCounts
+    local_from_pixel: Tensor
+    origin: Tensor
+    half_size: Tensor
+    light: Tensor
+    faces: Tensor
+    texture: Tensor
+    ambient: Tensor
+    focal: Tensor
+
+    def rows(self, start: int, stop: int) -> _Tables:
+        return _Tables(
+            self.counts,
+            self.local_from_pixel[start:stop],
+            self.origin[start:stop],
+            self.half_size[start:stop],
+            self.light[start:stop],
+            self.faces[start:stop],
+            self.texture[start:stop],
+            self.ambient[start:stop],
+            self.focal[start:stop],
+        )
+
+
+def _build_tables(scene: Scene, cameras: Cameras) -> _Tables:
+    num_scenes, num_views = cameras.k.shape[:2]
+    if num_scenes != len(scene):
+        raise InputError("cameras", f"{len(scene)} scenes", f"{num_scenes}")
+    world_from_cam = torch.linalg.inv(cameras.cam_from_world)
+    world_from_pixel = world_from_cam[..., :3, :3] @ torch.linalg.inv(cameras.k)
+    position = world_from_cam[..., :3, 3]
+    unit_from_world = scene.rotation.transpose(-1, -2) / scene.half_size[..., None]
+    local_from_pixel = unit_from_world[:, None] @ world_from_pixel[:, :, None]
+    offset = position[:, :, None] - scene.center[:, None]
+    origin = (unit_from_world[:, None] @ offset[..., None])[..., 0]
+    light = (scene.rotation.transpose(-1, -2) @ scene.light_direction[:, None, :, None])[..., 0]
+    faces = torch.cat(
+        (
+            scene.uv_from_local.flatten(-2),
+            scene.tint,
+            scene.specular[..., None],
+            scene.is_backdrop[..., None].to(scene.tint.dtype),
+        ),
+        -1,
+    ).flatten(1, 2)
+
+    def per_view(value: Tensor) -> Tensor:
+        return value.repeat_interleave(num_views, 0)
+
+    focal = torch.sqrt(cameras.k[..., 0, 0] * cameras.k[..., 1, 1])
+    return _Tables(
+        scene.counts,
+        local_from_pixel.flatten(0, 1).float(),
+        origin.flatten(0, 1).float(),
+        per_view(scene.half_size.float()),
+        per_view(light.float()),
+        per_view(faces.float()),
+        per_view(scene.texture.flatten(1, 2)),
+        per_view(scene.ambient.float()),
+        focal.flatten().float(),
+    )
+
+
+def _meet_cube(origin: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
+    """Where rays enter and leave (B, N) the unit cube; they miss unless enter < leave.
+
+    origin (B, 3, 1), direction (B, 3, N).
+    """
+    inverse = 1.0 / (direction + _NOT_ZERO)
+    middle = -origin * inverse
+    reach = inverse.abs()
+    return (middle - reach).amax(1), (middle + reach).amin(1)
+
+
+def _meet_ball(origin: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
+    """The same for the unit ball, by the closest approach (stable far away)."""
+    inverse_square = 1.0 / direction.square().sum(1)
+    closest = -(origin * direction).sum(1) * inverse_square
+    inside = 1.0 - (origin + closest[:, None] * direction).square().sum(1)
+    reach = torch.sqrt(inside.clamp(min=0) * inverse_square)
+    return closest - reach, closest + reach
+
+
+def _meet_cylinder(origin: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
+    """The same for the unit cylinder along z, |z| <= 1."""
+    enter_side, leave_side = _meet_ball(origin[:, :2], direction[:, :2] + _NOT_ZERO)
+    inverse = 1.0 / (direction[:, 2] + _NOT_ZERO)
+    middle, reach = -origin[:, 2] * inverse, inverse.abs()
+    enter = torch.maximum(enter_side, middle - reach)
+    return enter, torch.minimum(leave_side, middle + reach)
+
+
+def _trace(tables: _Tables, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Nearest hit: z-depth (B, N) and primitive (B, N) int64; pixels (B or 1, 3, N)."""
+    kinds = tables.counts.kinds
+    last = len(kinds) - 1
+    _, nearest = _meet_cube(
+        tables.origin[:, last, :, None], tables.local_from_pixel[:, last] @ pixels
+    )
+    owner = torch.full_like(nearest, last, dtype=torch.int64)
+    for index, kind in enumerate(kinds[:-1]):
+        origin = tables.origin[:, index, :, None]
+        direction = tables.local_from_pixel[:, index] @ pixels
+        if kind == "box":
+            enter, leave = _meet_cube(origin, direction)
+        elif kind == "ellipsoid":
+            enter, leave = _meet_ball(origin, direction)
+        else:
+            enter, leave = _meet_cylinder(origin, direction)
+        closer = (enter < torch.minimum(leave, nearest)) & (enter > _NEAREST)
+        nearest = torch.where(closer, enter, nearest)
+        owner = torch.where(closer, index, owner)
+    return nearest, owner
+
+
+def _gather_rows(table: Tensor, rows: Tensor) -> Tensor:
+    """table (B, R, C) at rows (B, N) -> (B, N, C)."""
+    batch = torch.arange(table.shape[0], device=table.device)[:, None] * table.shape[1]
+    return table.flatten(0, 1)[(rows + batch).flatten()].unflatten(0, rows.shape)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Surface:
+    """Where rays landed: face row (B, N), face metres (B, N, 2), unit normal and direction."""
+
+    face: Tensor
+    metres: Tensor
+    normal: Tensor
+    direction: Tensor
+    light: Tensor
+
+
+def _land(tables: _Tables, pixels: Tensor, depth: Tensor, owner: Tensor) -> _Surface:
+    """Local geometry of the hits."""
+    shapes = torch.cat(
+        (tables.local_from_pixel.flatten(2), tables.origin, tables.half_size, tables.light), -1
+    )
+    rows = _gather_rows(shapes, owner)
+    matrix, origin, half, light = rows.split((9, 3, 3, 3), -1)
+    homogeneous = pixels.transpose(1, 2)
+    direction = (matrix.unflatten(-1, (3, 3)) * homogeneous[:, :, None]).sum(-1)
+    point = origin + depth[..., None] * direction
+
+    counts = tables.counts
+    is_ball = (owner >= counts.boxes) & (owner < counts.boxes + counts.ellipsoids)
+    is_tube = (owner >= counts.boxes + counts.ellipsoids) & (owner < counts.total - 1)
+    radial = point[..., :2].square().sum(-1).sqrt()
+    on_side = is_tube & (radial > point[..., 2].abs())
+    zero = torch.zeros_like(radial)
+    cap_probe = torch.stack((zero, zero, point[..., 2]), -1)
+    probe = torch.where((is_tube & ~on_side)[..., None], cap_probe, point)
+    size, axis = probe.abs().max(-1)
+    sign = probe.gather(-1, axis[..., None])[..., 0]
+    face = torch.where(on_side, 0, 2 * axis + (sign > 0).long())
+
+    spread = torch.where(is_ball, size, 1.0)[..., None]  # cube-map: project on the cube around
+    metric = point / spread * half
+    first = torch.where(axis == 0, 1, 0)[..., None]
+    second = torch.where(axis == 2, 1, 2)[..., None]
+    metres = torch.cat((metric.gather(-1, first), metric.gather(-1, second)), -1)
+    around = torch.atan2(point[..., 1], point[..., 0]) * 0.5 * (half[..., 0] + half[..., 1])
+    metres = torch.where(on_side[..., None], torch.stack((around, metric[..., 2]), -1), metres)
+
+    flat = torch.nn.functional.one_hot(axis, 3).to(point.dtype) * sign.sign()[..., None]
+    flat = torch.where((owner == counts.total - 1)[..., None], -flat, flat)
+    flatten_z = point.new_tensor([1.0, 1.0, 0.0])
+    curved = torch.where(is_ball[..., None], point, point * flatten_z) / half
+    normal = torch.where((is_ball | on_side)[..., None], curved, flat)
+    normal = torch.nn.functional.normalize(normal, dim=-1)
+    metric_direction = torch.nn.functional.normalize(direction * half, dim=-1)
+    return _Surface(owner * FACES + face, metres, normal, metric_direction, light)
+
+
+def _shade(
+    scene: Scene, tables: _Tables, surface: _Surface, depth: Tensor, options: RenderOptions
+) -> tuple[Tensor, Tensor]:
+    """Colour (B, N, 3) and whether the hit is a backdrop (B, N)."""
+    face = _gather_rows(tables.faces, surface.face)
+    affine, tint, specular, backdrop = face.split((6, 3, 1, 1), -1)
+    texture = _gather_rows(tables.texture[..., None], surface.face)[..., 0]
+    u = (affine[..., 0:2] * surface.metres).sum(-1) + affine[..., 2]
+    v = (affine[..., 3:5] * surface.metres).sum(-1) + affine[..., 5]
+    per_metre = torch.sqrt(
+        (affine[..., 0] * affine[..., 4] - affine[..., 1] * affine[..., 3]).abs()
+    )
+    cosine = -(surface.normal * surface.direction).sum(-1)
+    slant = cosine.abs().clamp(min=0.02)
+    footprint = depth / tables.focal[:, None] * per_metre * scene.atlas.size
+    lod = torch.log2(footprint.clamp(min=1e-6)) - options.anisotropy * torch.log2(slant)
+    colour = sample_atlas(scene.atlas, texture, torch.stack((u, v), -1), lod) * tint
+
+    wrapped = 0.5 + 0.5 * (surface.normal * surface.light).sum(-1)
+    ambient = tables.ambient[:, None]
+    light = ambient + (1 - ambient) * wrapped
+    half_way = torch.nn.functional.normalize(surface.light - surface.direction, dim=-1)
+    highlight = (surface.normal * half_way).sum(-1).clamp(min=0) ** _SHININESS
+    is_backdrop = backdrop[..., 0] > 0.5
+    lit = colour * light[..., None] + specular * highlight[..., None]
+    return torch.where(is_backdrop[..., None], colour, lit).clamp(0, 1), is_backdrop
+
+
+def _grid(size: ImageSize, like: Tensor) -> Tensor:
+    """(1, 3, H * W) homogeneous pixel centres."""
+    y, x = torch.meshgrid(
+        torch.arange(size.height, device=like.device, dtype=like.dtype),
+        torch.arange(size.width, device=like.device, dtype=like.dtype),
+        indexing="ij",
+    )
+    return torch.stack((x.flatten(), y.flatten(), torch.ones_like(x).flatten()))[None]
+
+
+def _edge_pixels(label: Tensor, size: ImageSize, share: float) -> Tensor:
+    """(B, E) indices of the pixels on outlines (and others, when there are fewer outlines)."""
+    label = label.unflatten(1, (size.height, size.width))
+    score = torch.zeros_like(label, dtype=torch.float32)
+    across = (label[:, :, 1:] != label[:, :, :-1]).float()
+    down = (label[:, 1:] != label[:, :-1]).float()
+    score[:, :, 1:] += across
+    score[:, :, :-1] += across
+    score[:, 1:] += down
+    score[:, :-1] += down
+    count = max(1, int(share * size.height * size.width))
+    return score.flatten(1).topk(count, dim=1, sorted=False).indices
+
+
+def _smooth_edges(
+    scene: Scene,
+    tables: _Tables,
+    label: Tensor,
+    colour: Tensor,
+    size: ImageSize,
+    options: RenderOptions,
+) -> Tensor:
+    """Replace the colour of pixels on outlines by the mean of four rays."""
+    chosen = _edge_pixels(label, size, options.edge_share)
+    x, y = (chosen % size.width).float(), (chosen // size.width).float()
+    offsets = colour.new_tensor(_SUBPIXELS)
+    sub_x = (x[:, None] + offsets[:, 0, None]).flatten(1)
+    sub_y = (y[:, None] + offsets[:, 1, None]).flatten(1)
+    pixels = torch.stack((sub_x, sub_y, torch.ones_like(sub_x)), 1)
+    depth, owner = _trace(tables, pixels)
+    surface = _land(tables, pixels, depth, owner)
+    samples, _ = _shade(scene, tables, surface, depth, options)
+    mean = samples.unflatten(1, (len(_SUBPIXELS), -1)).mean(1)
+    return colour.scatter(1, chosen[..., None].expand(-1, -1, 3), mean)
+
+
+def _render_rows(
+    scene: Scene, tables: _Tables, size: ImageSize, options: RenderOptions
+) -> tuple[Tensor, Tensor]:
+    pixels = _grid(size, tables.origin)
+    depth, owner = _trace(tables, pixels)
+    surface = _land(tables, pixels, depth, owner)
+    colour, is_backdrop = _shade(scene, tables, surface, depth, options)
+    if options.edge_share > 0:
+        colour = _smooth_edges(scene, tables, surface.face, colour, size, options)
+    visible = torch.where(is_backdrop, 0.0, depth)
+    return colour, visible
+
+
+def render(
+    scene: Scene, cameras: Cameras, size: ImageSize, options: RenderOptions | None = None
+) -> RenderedViews:
+    """Render every camera of every scene.
+
+    Args:
+        scene: S scenes.
+        cameras: (S, V) cameras, on the same device.
+        size: size of the images.
+        options: sampling of edges and textures.
+
+    Returns:
+        images and z-depth; backdrop and sky have depth 0.
+
+    Raises:
+        InputError: as many camera rows as scenes are needed.
+    """
+    options = options or RenderOptions()
+    tables = _build_tables(scene, cameras)
+    total = int(tables.origin.shape[0])
+    step = options.views_at_once or total
+    parts = [
+        _render_rows(scene, tables.rows(start, start + step), size, options)
+        for start in range(0, total, step)
+    ]
+    views = cameras.k.shape[:2]
+    shape = (*views, size.height, size.width)
+    image = torch.cat([colour for colour, _ in parts]).reshape(*shape, 3)
+    depth = torch.cat([part for _, part in parts]).reshape(shape)
+    return RenderedViews(image.permute(0, 1, 4, 2, 3).contiguous(), depth, cameras)
+
+
+def cast_depth(scene: Scene, cameras: Cameras, size: ImageSize) -> Tensor:
+    """Only the z-depth (S, V, H, W), metres, 0 on backdrops; much cheaper than ``render``."""
+    tables = _build_tables(scene, cameras)
+    pixels = _grid(size, tables.origin)
+    depth, owner = _trace(tables, pixels)
+    face = _land(tables, pixels, depth, owner).face
+    backdrop = _gather_rows(tables.faces[..., 10:11], face)[..., 0] > 0.5
+    shape = (*cameras.k.shape[:2], size.height, size.width)
+    return torch.where(backdrop, 0.0, depth).reshape(shape)

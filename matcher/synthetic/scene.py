@@ -1,0 +1,153 @@
+"""What a synthetic scene is: a fixed number of textured primitives, batched over scenes.
+
+World frame: right-handed, z up, metres. Every primitive is a unit shape (cube, ball, cylinder
+along z) that is scaled by ``half_size``, rotated and moved; that single form makes one ray
+transform serve all kinds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from matcher.errors import InputError
+from matcher.synthetic.textures import MipAtlas
+
+__all__ = ["Cameras", "Scene", "ShapeCounts"]
+
+FACES = 6
+
+
+@dataclass(frozen=True, slots=True)
+class ShapeCounts:
+    """How many primitives of each kind a scene has; the enclosure comes after them.
+
+    Primitives are stored in this order: boxes, ellipsoids, cylinders, then one enclosure (a box
+    seen from inside: a room, or ground and backdrop).
+    """
+
+    boxes: int = 20
+    ellipsoids: int = 5
+    cylinders: int = 3
+
+    def __post_init__(self) -> None:
+        if min(self.boxes, self.ellipsoids, self.cylinders) < 0:
+            raise InputError("shape counts", "no negative number", f"{self}")
+
+    @property
+    def total(self) -> int:
+        """Number of primitives with the enclosure."""
+        return self.boxes + self.ellipsoids + self.cylinders + 1
+
+    @property
+    def kinds(self) -> tuple[Literal["box", "ellipsoid", "cylinder", "enclosure"], ...]:
+        """Kind of each primitive, in storage order."""
+        return (
+            ("box",) * self.boxes
+            + ("ellipsoid",) * self.ellipsoids
+            + ("cylinder",) * self.cylinders
+            + ("enclosure",)
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scene:
+    """S scenes of P primitives with 6 faces each (ellipsoids: cube-map; cylinders: -, side, caps).
+
+    Attributes:
+        counts: how many primitives of each kind; P is ``counts.total``.
+        rotation: (S, P, 3, 3) float64, world_from_local.
+        center: (S, P, 3) float64, metres.
+        half_size: (S, P, 3) float64, metres.
+        texture: (S, P, 6) int32, index into the atlas; face ``2 * axis + (positive side)``.
+        uv_from_local: (S, P, 6, 2, 3) float32, texture coordinates from face metres (a, b, 1).
+        tint: (S, P, 6, 3) float32 factors of the texture's colour.
+        specular: (S, P, 6) float32, strength of the highlight.
+        is_backdrop: (S, P, 6) bool, drawn but infinitely far as far as depth is concerned.
+        light_direction: (S, 3) float64, unit, towards the light.
+        ambient: (S,) float32, share of the light that comes from everywhere.
+        attention: (S, A, 3) float64, points worth looking at.
+        view_distance: (S, 2) float64, nearest and farthest camera from an attention point, metres.
+        elevation: (S, 2) float64, lowest and highest camera elevation seen from there, radians.
+        atlas: the textures.
+    """
+
+    counts: ShapeCounts
+    rotation: Tensor
+    center: Tensor
+    half_size: Tensor
+    texture: Tensor
+    uv_from_local: Tensor
+    tint: Tensor
+    specular: Tensor
+    is_backdrop: Tensor
+    light_direction: Tensor
+    ambient: Tensor
+    attention: Tensor
+    view_distance: Tensor
+    elevation: Tensor
+    atlas: MipAtlas
+
+    def __post_init__(self) -> None:
+        num, shapes = self.center.shape[0], self.counts.total
+        expected = (num, shapes, 3)
+        for name in ("center", "half_size"):
+            if tuple(getattr(self, name).shape) != expected:
+                raise InputError(
+                    f"scene {name}", f"shape {expected}", f"{tuple(getattr(self, name).shape)}"
+                )
+
+    def __len__(self) -> int:
+        return int(self.center.shape[0])
+
+    def to(self, device: torch.device | str) -> Scene:
+        """The same scenes on another device."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Scene(**{k: v if k == "counts" else v.to(device) for k, v in values.items()})
+
+    def select(self, rows: Tensor) -> Scene:
+        """Some of the scenes, by index."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Scene(**{k: v if k in ("counts", "atlas") else v[rows] for k, v in values.items()})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cameras:
+    """V pinhole cameras for each of S scenes.
+
+    Attributes:
+        k: (S, V, 3, 3) float64 intrinsics, pixels; integer coordinates are pixel centres.
+        cam_from_world: (S, V, 4, 4) float64, OpenCV camera axes.
+    """
+
+    k: Tensor
+    cam_from_world: Tensor
+
+    def __post_init__(self) -> None:
+        if self.k.ndim != 4 or self.cam_from_world.shape != (*self.k.shape[:2], 4, 4):
+            raise InputError(
+                "cameras",
+                "k (S, V, 3, 3) and cam_from_world (S, V, 4, 4)",
+                f"{tuple(self.k.shape)} and {tuple(self.cam_from_world.shape)}",
+            )
+
+    def select(self, views: Tensor) -> Cameras:
+        """Views (S, N) int64 of each scene."""
+        rows = torch.arange(self.k.shape[0], device=views.device)[:, None]
+        return Cameras(self.k[rows, views], self.cam_from_world[rows, views])
+
+    def resized(self, scale_x: float, scale_y: float) -> Cameras:
+        """The same cameras for an image scaled by these factors."""
+        change = torch.tensor(
+            [
+                [scale_x, 0.0, 0.5 * scale_x - 0.5],
+                [0.0, scale_y, 0.5 * scale_y - 0.5],
+                [0.0, 0.0, 1.0],
+            ],
+            dtype=self.k.dtype,
+            device=self.k.device,
+        )
+        return Cameras(change @ self.k, self.cam_from_world)
