@@ -1,0 +1,9 @@
+"""Heads: tokens of one view of a pair -> dense maps. Imports torch only."""
+
+from __future__ import annotations
+
+from heads.build import DenseHead, build_head
+from heads.config import ActivationRange, HeadConfig
+from heads.outputs import DenseOutput
+
+__all__ = ["ActivationRange", "DenseHead", "DenseOutput", "HeadConfig", "build_head"]

@@ -1,0 +1,1 @@
+"""The networks: configuration, two-view network, CroCo."""

@@ -1,0 +1,113 @@
+"""One head from its configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from heads.activations import dense_output
+from heads.config import HeadConfig
+from heads.dpt import DPTPointHead
+from heads.linear import LinearPointHead
+from heads.local_features import FusedHead, MLPLocalFeatures
+from heads.outputs import DenseOutput
+
+__all__ = ["DenseHead", "build_head"]
+
+
+class DenseHead(nn.Module):
+    """The whole head of one view: points, confidence, descriptors and their confidence.
+
+    Exactly one of ``fused`` or ``points`` (with or without ``local_features``) is there.
+    """
+
+    def __init__(
+        self,
+        config: HeadConfig,
+        *,
+        encoder_dim: int,
+        decoder_dim: int,
+        decoder_depth: int,
+        patch_size: int,
+        pyramid_dims: Sequence[int] | None,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.fused: FusedHead | None = None
+        self.points: LinearPointHead | DPTPointHead | None = None
+        self.local_features: MLPLocalFeatures | None = None
+        if config.points == "fused":
+            if pyramid_dims is None:
+                raise ValueError("a fused head needs a convolutional stem")
+            if patch_size != 16:
+                raise ValueError(f"a fused head needs patches of 16 pixels, got {patch_size}")
+            self.fused = FusedHead(encoder_dim, decoder_dim, pyramid_dims, config)
+            return
+        if config.points == "dpt":
+            self.points = DPTPointHead(encoder_dim, decoder_dim, decoder_depth, config)
+        else:
+            self.points = LinearPointHead(decoder_dim, patch_size)
+        if config.local_features == "mlp":
+            self.local_features = MLPLocalFeatures(encoder_dim, decoder_dim, patch_size, config)
+
+    def forward(
+        self,
+        layers: list[Tensor],
+        grid: tuple[int, int],
+        pyramid: Sequence[Tensor] = (),
+        pixels: Tensor | None = None,
+    ) -> DenseOutput:
+        """Read the dense maps off the tokens.
+
+        Args:
+            layers: encoder output (B, N, C), then the tokens (B, N, C') after each decoder block.
+            grid: (rows, columns) of the patch grid; rows * columns == N.
+            pyramid: the stem's maps at 1/2, 1/4, 1/8, for a fused head.
+            pixels: (B, 3, H, W), for a fused head.
+        """
+        features: Tensor | None = None
+        if self.fused is not None:
+            assert pixels is not None
+            points, features = self.fused(layers, grid, pyramid, pixels)
+        else:
+            assert self.points is not None
+            points = self.points(layers, grid)
+            if self.local_features is not None:
+                features = self.local_features(layers, grid)
+        # Exponentials and norms need full precision whatever the tokens were computed in.
+        with torch.autocast(points.device.type, enabled=False):
+            return dense_output(
+                points.float(), None if features is None else features.float(), self.config
+            )
+
+
+def build_head(
+    config: HeadConfig,
+    *,
+    encoder_dim: int,
+    decoder_dim: int,
+    decoder_depth: int,
+    patch_size: int = 16,
+    pyramid_dims: Sequence[int] | None = None,
+) -> DenseHead:
+    """Build the head that ``config`` describes.
+
+    Args:
+        config: kind, sizes, activations.
+        encoder_dim, decoder_dim, decoder_depth: of the backbone.
+        patch_size: pixels a token stands for, along one side.
+        pyramid_dims: channels of a convolutional stem at 1/2, 1/4, 1/8; ``None`` without one.
+
+    Raises:
+        ValueError: a fused head without a convolutional stem.
+    """
+    return DenseHead(
+        config,
+        encoder_dim=encoder_dim,
+        decoder_dim=decoder_dim,
+        decoder_depth=decoder_depth,
+        patch_size=patch_size,
+        pyramid_dims=pyramid_dims,
+    )

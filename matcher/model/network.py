@@ -1,0 +1,284 @@
+"""The two-view network, with its public ``encode`` / ``decode`` split (DUSt3R 3.1, MASt3R 3.2)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import torch
+from heads import DenseOutput, build_head
+from torch import Tensor, nn
+
+from matcher.errors import InputError
+from matcher.model.attention import CrossBlock, SelfBlock, layer_norm
+from matcher.model.config import ModelConfig
+from matcher.model.rope import RotaryTables, grid_positions, rotary_tables
+from matcher.model.stem import PYRAMID_DIMS, ConvolutionalStem, PatchStem
+from matcher.structures import PairPrediction
+
+__all__ = ["EncodedViews", "TwoViewNetwork"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EncodedViews:
+    """A batch of encoded images of one shape: all that ``decode`` needs of them.
+
+    Attributes:
+        tokens: (B, N, C) encoder output.
+        grid: (rows, columns) of the patch grid.
+        pyramid: the convolutional stem's maps at 1/2, 1/4, 1/8, or empty.
+        pixels: (B, 3, H, W), kept for a fused head, or ``None``.
+    """
+
+    tokens: Tensor
+    grid: tuple[int, int]
+    pyramid: tuple[Tensor, ...] = ()
+    pixels: Tensor | None = None
+
+    def __len__(self) -> int:
+        return int(self.tokens.shape[0])
+
+    def __getitem__(self, index: int) -> EncodedViews:
+        """One image, with a batch dimension of 1."""
+        rows = slice(index, index + 1) if index != -1 else slice(-1, None)
+        return EncodedViews(
+            self.tokens[rows],
+            self.grid,
+            tuple(level[rows] for level in self.pyramid),
+            None if self.pixels is None else self.pixels[rows],
+        )
+
+    @property
+    def shape_key(self) -> Hashable:
+        """Views with equal keys can be stacked."""
+        return self.grid
+
+    @classmethod
+    def stack(cls, views: Sequence[EncodedViews]) -> EncodedViews:
+        """Join batches of one shape along the batch dimension."""
+        first = views[0]
+        return cls(
+            torch.cat([view.tokens for view in views]),
+            first.grid,
+            tuple(
+                torch.cat([view.pyramid[level] for view in views])
+                for level in range(len(first.pyramid))
+            ),
+            None
+            if first.pixels is None
+            else torch.cat([view.pixels for view in views if view.pixels is not None]),
+        )
+
+
+class Encoder(nn.Module):
+    """Pixels -> normalised tokens: stem, self-attention blocks, layer norm."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        dim = config.encoder.embed_dim
+        self.stem: PatchStem | ConvolutionalStem = (
+            PatchStem(dim, config.patch_size)
+            if config.stem == "patch"
+            else ConvolutionalStem(dim)
+        )
+        self.blocks = nn.ModuleList(SelfBlock(config.encoder) for _ in range(config.encoder.depth))
+        self.norm = layer_norm(dim)
+        self.rope_base = config.rope_base
+        self.head_dim = dim // config.encoder.num_heads
+
+    def forward(self, pixels: Tensor) -> EncodedViews:
+        """``pixels``: (B, 3, H, W) in [-1, 1]."""
+        stem = self.stem(pixels)
+        positions = grid_positions(*stem.grid, device=pixels.device)
+        rotary = rotary_tables(positions, self.head_dim, self.rope_base)
+        tokens = stem.tokens
+        for block in self.blocks:
+            tokens = block(tokens, rotary)
+        return EncodedViews(
+            self.norm(tokens), stem.grid, stem.pyramid, pixels if stem.pyramid else None
+        )
+
+
+class Decoder(nn.Module):
+    """Two stacks that attend to each other; both read the other's previous layer."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        dim = config.decoder.embed_dim
+        self.embed = nn.Linear(config.encoder.embed_dim, dim)
+        depth = range(config.decoder.depth)
+        self.blocks0 = nn.ModuleList(CrossBlock(config.decoder) for _ in depth)
+        self.blocks1: nn.ModuleList | None = None
+        self.view_embed: nn.Parameter | None = None
+        if config.share_views:
+            self.view_embed = nn.Parameter(torch.zeros(2, dim))
+        else:
+            self.blocks1 = nn.ModuleList(CrossBlock(config.decoder) for _ in depth)
+        self.norm = layer_norm(dim)
+        self.rope_base = config.rope_base
+        self.head_dim = dim // config.decoder.num_heads
+
+    def forward(
+        self, view0: EncodedViews, view1: EncodedViews
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Token lists of both sides: encoder output, then every block's (the last normalised)."""
+        side0, side1 = self.embed(view0.tokens), self.embed(view1.tokens)
+        if self.view_embed is not None:
+            side0 = side0 + self.view_embed[0]
+            side1 = side1 + self.view_embed[1]
+        rotary0, rotary1 = self._rotary(view0), self._rotary(view1)
+        layers0, layers1 = [view0.tokens], [view1.tokens]
+        blocks1 = self.blocks0 if self.blocks1 is None else self.blocks1
+        for block0, block1 in zip(self.blocks0, blocks1, strict=True):
+            side0, side1 = (
+                block0(side0, side1, rotary0, rotary1),
+                block1(side1, side0, rotary1, rotary0),
+            )
+            layers0.append(side0)
+            layers1.append(side1)
+        layers0[-1], layers1[-1] = self.norm(layers0[-1]), self.norm(layers1[-1])
+        return layers0, layers1
+
+    def _rotary(self, view: EncodedViews) -> RotaryTables:
+        positions = grid_positions(*view.grid, device=view.tokens.device)
+        return rotary_tables(positions, self.head_dim, self.rope_base)
+
+
+class TwoViewNetwork(nn.Module):
+    """Two images in, two pointmaps in camera 0's frame and two descriptor maps out.
+
+    ``encode`` sees one image and can be cached: N images cost N encodings whatever the pairs.
+    ``decode`` sees two encoded images. Both take batches of one shape; ``encode_each`` and
+    ``decode_each`` take any mixture of shapes and group them.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+
+        def head() -> nn.Module:
+            return build_head(
+                config.head,
+                encoder_dim=config.encoder.embed_dim,
+                decoder_dim=config.decoder.embed_dim,
+                decoder_depth=config.decoder.depth,
+                patch_size=config.patch_size,
+                pyramid_dims=PYRAMID_DIMS if config.stem == "convolutional" else None,
+            )
+
+        self.head0 = head()
+        self.head1: nn.Module | None = None if config.share_views else head()
+        _initialise(self)
+
+    def encode(self, pixels: Tensor) -> EncodedViews:
+        """Encode a batch of images of one shape.
+
+        Args:
+            pixels: (B, 3, H, W) float RGB in [-1, 1]; H and W multiples of the patch size.
+
+        Raises:
+            InputError: another shape.
+        """
+        patch = self.config.patch_size
+        if pixels.ndim != 4 or pixels.shape[1] != 3:
+            raise InputError("pixels", "shape (B, 3, H, W)", f"{tuple(pixels.shape)}")
+        if pixels.shape[2] % patch or pixels.shape[3] % patch or not pixels.numel():
+            raise InputError(
+                "pixels", f"height and width multiples of {patch}", f"{tuple(pixels.shape[2:])}"
+            )
+        encoded: EncodedViews = self.encoder(pixels)
+        return encoded
+
+    def decode(self, view0: EncodedViews, view1: EncodedViews) -> PairPrediction:
+        """Decode a batch of pairs; row i of ``view0`` goes with row i of ``view1``.
+
+        Returns:
+            both views' dense maps (B, H, W, ...), pointmaps in camera 0's frame.
+
+        Raises:
+            InputError: the two batches differ in length.
+        """
+        if len(view0) != len(view1):
+            raise InputError("view1", f"as many images as view0 ({len(view0)})", f"{len(view1)}")
+        layers0, layers1 = self.decoder(view0, view1)
+        head1 = self.head0 if self.head1 is None else self.head1
+        return PairPrediction(
+            _apply_head(self.head0, layers0, view0), _apply_head(head1, layers1, view1)
+        )
+
+    def forward(self, pixels0: Tensor, pixels1: Tensor) -> PairPrediction:
+        """Encode and decode a batch of pairs.
+
+        Args:
+            pixels0: (B, 3, H0, W0) in [-1, 1].
+            pixels1: (B, 3, H1, W1) in [-1, 1].
+        """
+        if pixels0.shape == pixels1.shape:
+            both = self.encode(torch.cat([pixels0, pixels1]))
+            half = pixels0.shape[0]
+            return self.decode(_rows(both, slice(0, half)), _rows(both, slice(half, None)))
+        return self.decode(self.encode(pixels0), self.encode(pixels1))
+
+    def encode_each(self, images: Sequence[Tensor]) -> list[EncodedViews]:
+        """Encode (3, H, W) images of any mixture of shapes, portrait and landscape together."""
+        groups: dict[Hashable, list[int]] = defaultdict(list)
+        for index, image in enumerate(images):
+            groups[tuple(image.shape)].append(index)
+        encoded: dict[int, EncodedViews] = {}
+        for members in groups.values():
+            batch = self.encode(torch.stack([images[index] for index in members]))
+            encoded.update((index, batch[row]) for row, index in enumerate(members))
+        return [encoded[index] for index in range(len(images))]
+
+    def decode_each(
+        self, views0: Sequence[EncodedViews], views1: Sequence[EncodedViews]
+    ) -> list[PairPrediction]:
+        """Decode pairs of any mixture of shapes; each result has a batch dimension of 1."""
+        if len(views0) != len(views1):
+            raise InputError("views1", f"as many as views0 ({len(views0)})", f"{len(views1)}")
+        groups: dict[Hashable, list[int]] = defaultdict(list)
+        for index, (view0, view1) in enumerate(zip(views0, views1, strict=True)):
+            groups[view0.shape_key, view1.shape_key].append(index)
+        decoded: dict[int, PairPrediction] = {}
+        for members in groups.values():
+            batch = self.decode(
+                EncodedViews.stack([views0[index] for index in members]),
+                EncodedViews.stack([views1[index] for index in members]),
+            )
+            for row, index in enumerate(members):
+                decoded[index] = PairPrediction(batch.output0[row], batch.output1[row])
+        return [decoded[index] for index in range(len(views0))]
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of distinct parameters."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+
+def _rows(views: EncodedViews, rows: slice) -> EncodedViews:
+    return EncodedViews(
+        views.tokens[rows],
+        views.grid,
+        tuple(level[rows] for level in views.pyramid),
+        None if views.pixels is None else views.pixels[rows],
+    )
+
+
+def _apply_head(head: nn.Module, layers: list[Tensor], view: EncodedViews) -> DenseOutput:
+    output: DenseOutput = head(layers, view.grid, view.pyramid, view.pixels)
+    return output
+
+
+def _initialise(network: nn.Module) -> None:
+    """Xavier for linear layers, zero biases, as is usual for such transformers."""
+    for module in network.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Conv2d) and module.groups == 1:
+            nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
