@@ -21,7 +21,7 @@ from matcher.errors import InputError
 from matcher.structures import ImageSize
 from matcher.synthetic.cameras import CameraOptions, sample_cameras
 from matcher.synthetic.layouts import SceneOptions, sample_scenes
-from matcher.synthetic.render import RenderedViews, RenderOptions, render
+from matcher.synthetic.render import RenderedViews, render
 from matcher.synthetic.textures import (
     MipAtlas,
     build_atlas,
@@ -125,8 +125,7 @@ def write_pool(
         count = min(options.batch, options.first + options.scenes - start)
         scene = sample_scenes(generator, count, atlas, scene_options)
         cameras = sample_cameras(generator, scene, options.views, size, camera_options)
-        step = 2 if options.device == "cpu" else None
-        views = render(scene, cameras, size, RenderOptions(views_at_once=step))
+        views = render(scene, cameras, size)
         for row in range(count):
             path = out / f"scene_{start + row:06d}.npz"
             _write(path, views, row)

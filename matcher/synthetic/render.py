@@ -6,6 +6,7 @@ z-depth. All kinds of primitives are met in their own unit frame, where a ray is
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -34,18 +35,31 @@ class RenderOptions:
             0 turns it off. Depth is always that of the pixel centre.
         anisotropy: 0 chooses mip levels for the small side of a footprint (aliases on slanted
             surfaces), 1 for its long side (blurs them).
-        views_at_once: how many views are traced together; None: all.
+        views_at_once: how many views are traced together; None: one on a CPU, where small
+            tensors stay in its cache, all elsewhere.
+        cull: skip primitives where they cannot be seen; this reads positions back from the
+            device, so None means only on a CPU.
     """
 
     edge_share: float = 0.12
     anisotropy: float = 0.8
     views_at_once: int | None = None
+    cull: bool | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.edge_share <= 1 or not 0 <= self.anisotropy <= 1:
             raise InputError("render options", "shares in [0, 1]", f"{self}")
         if self.views_at_once is not None and self.views_at_once < 1:
             raise InputError("views_at_once", "at least 1", f"{self.views_at_once}")
+
+    def culls(self, like: Tensor) -> bool:
+        """Whether to cull for tensors such as ``like``."""
+        return like.device.type == "cpu" if self.cull is None else self.cull
+
+    def step(self, like: Tensor) -> int:
+        """How many of the views, rows of ``like``, to trace together."""
+        total = int(like.shape[0])
+        return self.views_at_once or (1 if like.device.type == "cpu" else total)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -164,27 +178,80 @@ def _meet_cylinder(origin: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
     return enter, torch.minimum(leave_side, middle + reach)
 
 
-def _trace(tables: _Tables, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Nearest hit: z-depth (B, N) and primitive (B, N) int64; pixels (B or 1, 3, N)."""
-    kinds = tables.counts.kinds
-    last = len(kinds) - 1
-    _, nearest = _meet_cube(
-        tables.origin[:, last, :, None], tables.local_from_pixel[:, last] @ pixels
-    )
+def _meet(tables: _Tables, index: int, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the rays of pixels (B or 1, 3, N) enter and leave (B, N) one primitive; z-depths."""
+    origin = tables.origin[:, index, :, None]
+    direction = tables.local_from_pixel[:, index] @ pixels
+    kind = tables.counts.kinds[index]
+    if kind == "ellipsoid":
+        return _meet_ball(origin, direction)
+    if kind == "cylinder":
+        return _meet_cylinder(origin, direction)
+    return _meet_cube(origin, direction)
+
+
+def _closer(
+    tables: _Tables, index: int, pixels: Tensor, nearest: Tensor, owner: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Let one primitive take the rays it stops first."""
+    enter, leave = _meet(tables, index, pixels)
+    closer = (enter < torch.minimum(leave, nearest)) & (enter > _NEAREST)
+    return torch.where(closer, enter, nearest), torch.where(closer, index, owner)
+
+
+def _trace(
+    tables: _Tables, pixels: Tensor, shapes: Sequence[int] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Nearest hit: z-depth (B, N) and primitive (B, N) int64; pixels (B or 1, 3, N).
+
+    ``shapes``: the primitives to try; None: all.
+    """
+    last = tables.counts.total - 1
+    _, nearest = _meet(tables, last, pixels)
     owner = torch.full_like(nearest, last, dtype=torch.int64)
-    for index, kind in enumerate(kinds[:-1]):
-        origin = tables.origin[:, index, :, None]
-        direction = tables.local_from_pixel[:, index] @ pixels
-        if kind == "box":
-            enter, leave = _meet_cube(origin, direction)
-        elif kind == "ellipsoid":
-            enter, leave = _meet_ball(origin, direction)
-        else:
-            enter, leave = _meet_cylinder(origin, direction)
-        closer = (enter < torch.minimum(leave, nearest)) & (enter > _NEAREST)
-        nearest = torch.where(closer, enter, nearest)
-        owner = torch.where(closer, index, owner)
+    for index in range(last) if shapes is None else shapes:
+        if index != last:
+            nearest, owner = _closer(tables, index, pixels, nearest, owner)
     return nearest, owner
+
+
+def _bounding_boxes(tables: _Tables, size: ImageSize) -> list[list[int]]:
+    """Rows (top, bottom, left, right) of the pixels each primitive may cover in any view."""
+    signs = torch.tensor([-1.0, 1.0], device=tables.origin.device)
+    corners = torch.cartesian_prod(signs, signs, signs)
+    rays = corners - tables.origin[:, :, None]
+    seen = rays.double() @ torch.linalg.inv(tables.local_from_pixel.double()).mT
+    z = seen[..., 2]
+    # A shape behind the camera covers nothing, one that reaches through it may cover everything.
+    behind, crossing = (z < _NEAREST).all(-1), (z < _NEAREST).any(-1)
+    place = seen[..., :2] / z.clamp(min=_NEAREST)[..., None]
+    low, high = place.amin(-2).floor() - 1, place.amax(-2).ceil() + 2
+    limit = torch.tensor([size.width, size.height], dtype=low.dtype, device=low.device)
+    low = torch.where(crossing[..., None], 0.0, low).clamp(min=0)
+    high = torch.where(crossing[..., None], limit, torch.minimum(high, limit))
+    nothing = (behind | (low >= high).any(-1))[..., None]
+    low, high = torch.where(nothing, limit, low).amin(0), torch.where(nothing, 0.0, high).amax(0)
+    box = torch.stack((low[:, 1], high[:, 1], low[:, 0], high[:, 0]), -1)
+    return [[int(value) for value in row] for row in box.tolist()]
+
+
+def _trace_grid(tables: _Tables, size: ImageSize) -> tuple[Tensor, Tensor]:
+    """``_trace`` for all pixels of the image, trying each primitive only where it may be."""
+    grid = _grid(size, tables.origin)
+    nearest, owner = _trace(tables, grid, ())
+    view = (-1, size.height, size.width)
+    grid, nearest, owner = grid.view(1, 3, *view[1:]), nearest.view(view), owner.view(view)
+    for index, (top, bottom, left, right) in enumerate(_bounding_boxes(tables, size)[:-1]):
+        if top >= bottom or left >= right:
+            continue
+        window = (..., slice(top, bottom), slice(left, right))
+        depth, shape = nearest[window], owner[window]
+        found = _closer(
+            tables, index, grid[window].flatten(2), depth.flatten(1), shape.flatten(1)
+        )
+        nearest[window] = found[0].view_as(depth)
+        owner[window] = found[1].view_as(shape)
+    return nearest.flatten(1), owner.flatten(1)
 
 
 def _gather_rows(table: Tensor, rows: Tensor) -> Tensor:
@@ -307,12 +374,13 @@ def _smooth_edges(
 ) -> Tensor:
     """Replace the colour of pixels on outlines by the mean of four rays."""
     chosen = _edge_pixels(label, size, options.edge_share)
+    shapes = (label // FACES).unique().tolist() if options.culls(label) else None
     x, y = (chosen % size.width).float(), (chosen // size.width).float()
     offsets = colour.new_tensor(_SUBPIXELS)
     sub_x = (x[:, None] + offsets[:, 0, None]).flatten(1)
     sub_y = (y[:, None] + offsets[:, 1, None]).flatten(1)
     pixels = torch.stack((sub_x, sub_y, torch.ones_like(sub_x)), 1)
-    depth, owner = _trace(tables, pixels)
+    depth, owner = _trace(tables, pixels, shapes)
     surface = _land(tables, pixels, depth, owner)
     samples, _ = _shade(scene, tables, surface, depth, options)
     mean = samples.unflatten(1, (len(_SUBPIXELS), -1)).mean(1)
@@ -323,7 +391,10 @@ def _render_rows(
     scene: Scene, tables: _Tables, size: ImageSize, options: RenderOptions
 ) -> tuple[Tensor, Tensor]:
     pixels = _grid(size, tables.origin)
-    depth, owner = _trace(tables, pixels)
+    if options.culls(pixels):
+        depth, owner = _trace_grid(tables, size)
+    else:
+        depth, owner = _trace(tables, pixels)
     surface = _land(tables, pixels, depth, owner)
     colour, is_backdrop = _shade(scene, tables, surface, depth, options)
     if options.edge_share > 0:
@@ -352,7 +423,7 @@ def render(
     options = options or RenderOptions()
     tables = _build_tables(scene, cameras)
     total = int(tables.origin.shape[0])
-    step = options.views_at_once or total
+    step = options.step(tables.origin)
     parts = [
         _render_rows(scene, tables.rows(start, start + step), size, options)
         for start in range(0, total, step)
