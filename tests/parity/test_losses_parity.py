@@ -32,7 +32,7 @@ DATA = Path(__file__).parent / "data"
 RELATIVE = 1e-5
 RELEASED_MATCHING = MatchingLossOptions(
     temperature=0.05,
-    duplicate_radius_px=-1.0,
+    duplicate_radius_px=None,
     padding_is_negative=True,
     probability_floor=1e-8,
 )
@@ -83,7 +83,8 @@ class Batch:
 def to_camera0(points: Tensor) -> Tensor:
     camera0_from_world = torch.linalg.inv(golden()["gt1_camera_pose"])
     rotated = torch.einsum("bij,bhwj->bhwi", camera0_from_world[:, :3, :3], points)
-    return rotated + camera0_from_world[:, None, None, :3, 3]
+    moved: Tensor = rotated + camera0_from_world[:, None, None, :3, 3]
+    return moved
 
 
 def batch() -> Batch:
@@ -170,7 +171,7 @@ def test_confidence_weighted_regression(case: str) -> None:
     )
     assert_value(terms.total, case)
     if f"{case}__grad1_pts3d" in golden():
-        terms.total.backward()
+        torch.autograd.backward(terms.total)
         assert_gradients(pair, case)
 
 
@@ -213,7 +214,7 @@ def test_confidence_weighted_matching(case: str) -> None:
     terms = total_loss(pair.output0, pair.output1, pair.targets, pair.correspondences, options)
     assert_value(terms.matching, case)
     if f"{case}__grad1_desc" in golden():
-        terms.total.backward()
+        torch.autograd.backward(terms.total)
         assert_gradients(pair, case)
 
 
@@ -223,7 +224,7 @@ def test_whole_training_loss() -> None:
         pair.output0, pair.output1, pair.targets, pair.correspondences, RELEASED_LOSS
     )
     assert_value(terms.total, "train_total")
-    terms.total.backward()
+    torch.autograd.backward(terms.total)
     assert_gradients(pair, "train_total")
 
 
