@@ -16,8 +16,9 @@ from matcher.synthetic.scene import Cameras, Scene
 
 __all__ = ["CameraOptions", "clearance", "look_at", "sample_cameras"]
 
-_PROBE_LONG_SIDE = 24
+_PROBE_LONG_SIDE = 20
 _PROBE_TOLERANCE = 0.08
+_SCENES_AT_ONCE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +77,15 @@ def clearance(scene: Scene, points: Tensor) -> Tensor:
     local = (scene.rotation.mT[:, None] @ offset[..., None])[..., 0]
     half = scene.half_size[:, None]
     counts = scene.counts
-    boxes, balls, tubes, room = local.split(
-        (counts.boxes, counts.ellipsoids, counts.cylinders, 1), 2
+    boxes, balls, tubes, room = torch.split(
+        local, [counts.boxes, counts.ellipsoids, counts.cylinders, 1], 2
     )
-    box_half, ball_half, tube_half, room_half = half.split(
-        (counts.boxes, counts.ellipsoids, counts.cylinders, 1), 2
+    box_half, ball_half, tube_half, room_half = torch.split(
+        half, [counts.boxes, counts.ellipsoids, counts.cylinders, 1], 2
     )
 
     def outside(gap: Tensor) -> Tensor:
-        return gap.clamp(min=0).norm(dim=-1) + gap.amax(-1).clamp(max=0)
+        return torch.linalg.vector_norm(gap.clamp(min=0), dim=-1) + gap.amax(-1).clamp(max=0)
 
     box = outside(boxes.abs() - box_half)
     ball = ((balls / ball_half).norm(dim=-1) - 1) * ball_half.amin(-1)
@@ -113,7 +114,6 @@ class _Draw:
 
 def _orbit_positions(scene: Scene, draw: _Draw) -> tuple[Tensor, Tensor]:
     """Candidate positions and targets (S, C, 3): on shells around few attention points."""
-    num_scenes, num = draw.shape
     # Two attention points a scene: views of one scene should mostly see the same things.
     which = (draw.uniform(0, 1) < 0.25).long()
     target = scene.attention.gather(1, which[..., None].expand(-1, -1, 3))
@@ -124,9 +124,7 @@ def _orbit_positions(scene: Scene, draw: _Draw) -> tuple[Tensor, Tensor]:
     low_angle, high_angle = scene.elevation[:, :1], scene.elevation[:, 1:]
     elevation = low_angle + (high_angle - low_angle) * draw.uniform(0, 1) ** 1.5
     flat = radius * elevation.cos()
-    step = torch.stack(
-        (flat * azimuth.cos(), flat * azimuth.sin(), radius * elevation.sin()), -1
-    )
+    step = torch.stack((flat * azimuth.cos(), flat * azimuth.sin(), radius * elevation.sin()), -1)
     jitter = 0.12 * radius[..., None] * draw.normal(3)
     return target + step, target + jitter
 
@@ -135,7 +133,7 @@ def _nudge(position: Tensor, target: Tensor, draw: _Draw) -> tuple[Tensor, Tenso
     """Turn a third of the candidates into close neighbours of others (small motion)."""
     shifted_position, shifted_target = position.roll(1, 1), target.roll(1, 1)
     reach = (shifted_target - shifted_position).norm(dim=-1, keepdim=True)
-    amount = draw.uniform(0.01, 0.3, 1) * reach
+    amount = draw.uniform(math.log(0.006), math.log(0.25), 1).exp() * reach
     near_position = shifted_position + amount * draw.normal(3)
     near_target = shifted_target + amount * draw.normal(3)
     chosen = torch.zeros(draw.shape, dtype=torch.bool, device=draw.device)
@@ -182,8 +180,26 @@ def _quality(depth: Tensor, free: Tensor, options: CameraOptions) -> Tensor:
     )
 
 
+def _probe(scene: Scene, cameras: Cameras, size: ImageSize) -> tuple[Tensor, Tensor]:
+    """Small depth maps (S, C, h, w) and overlaps (S, C, C) of all candidates."""
+    # All pairs of candidates of many scenes do not fit a CPU's caches.
+    step = 1 if cameras.k.device.type == "cpu" else _SCENES_AT_ONCE
+    depths: list[Tensor] = []
+    overlaps: list[Tensor] = []
+    for start in range(0, len(scene), step):
+        rows = torch.arange(start, min(start + step, len(scene)), device=cameras.k.device)
+        k, poses = cameras.k[rows], cameras.cam_from_world[rows]
+        depths.append(cast_depth(scene.select(rows), Cameras(k, poses), size))
+        overlaps.append(overlap_matrix(depths[-1], k, poses, _PROBE_TOLERANCE))
+    return torch.cat(depths), torch.cat(overlaps)
+
+
 def _choose(
-    generator: torch.Generator, overlaps: Tensor, penalty: Tensor, views: int, options: CameraOptions
+    generator: torch.Generator,
+    overlaps: Tensor,
+    penalty: Tensor,
+    views: int,
+    options: CameraOptions,
 ) -> Tensor:
     """(S, views) candidates: each new one has an aimed-at overlap with an earlier one."""
     num_scenes, device = penalty.shape[0], penalty.device
@@ -197,7 +213,8 @@ def _choose(
     low, high = options.overlap
     for step in range(1, views):
         draws = torch.rand(2, num_scenes, generator=generator, dtype=torch.float64).to(device)
-        aim = low + (high - low) * draws[0]
+        # Pairs nobody aimed at mostly overlap little, so the aim leans to the other side.
+        aim = low + (high - low) * draws[0].sqrt()
         reference = torch.stack(chosen, -1)[rows, (draws[1] * step).long()]
         value = smaller[rows, reference]
         miss = (value - aim[:, None]).abs() + 0.5 * (value < low)
@@ -241,7 +258,6 @@ def sample_cameras(
     cameras = Cameras(_intrinsics(draw, size, options), look_at(position, target, roll))
     probe = _probe_size(size)
     small = cameras.resized(probe.width / size.width, probe.height / size.height)
-    depth = cast_depth(scene, small, probe)
-    overlaps = overlap_matrix(depth, small.k, small.cam_from_world, _PROBE_TOLERANCE)
+    depth, overlaps = _probe(scene, small, probe)
     penalty = _quality(depth, clearance(scene, position), options)
     return cameras.select(_choose(generator, overlaps, penalty, views_per_scene, options))

@@ -27,7 +27,10 @@ class SceneOptions:
     """Which places, how often: relative shares of the layouts.
 
     Attributes:
-        rooms, streets, grounds, tables: shares, not all zero.
+        rooms: furniture and pictures along walls.
+        streets: two rows of buildings.
+        grounds: things on open ground.
+        tables: small things on a table in a room.
     """
 
     rooms: float = 0.35
@@ -169,7 +172,7 @@ class _Builder:
         texture = random.integers(self.textures, FACES)
         alike = random.chance(same, 1)
         texture = torch.where(alike, texture[:, :1], texture)
-        parts = self.parts[kind] if kind in self.parts else self.enclosure
+        parts = self.parts.get(kind, self.enclosure)
         parts.rotation.append(random.yaw(0) if rotation is None else rotation)
         parts.center.append(center)
         parts.half.append(half)
@@ -391,12 +394,14 @@ def _street(random: _Random, atlas: MipAtlas) -> Scene:
         attention.append(place)
     for _ in range(3):
         radius, tall = random.uniform(0.07, 0.3), random.uniform(1.2, 3)
-        side = random.sign() * width * random.uniform(0.6, 0.9)
-        build.add("cylinder", _xyz(side, random.uniform(-15, 15), tall), _xyz(radius, radius, tall))
+        across = random.sign() * width * random.uniform(0.6, 0.9)
+        build.add(
+            "cylinder", _xyz(across, random.uniform(-15, 15), tall), _xyz(radius, radius, tall)
+        )
     for _ in range(5):
         half = random.uniform(0.7, 2.2)[:, None] * random.uniform(0.6, 1.2, 3)
-        side = random.sign() * width * random.uniform(0.6, 1.0)
-        place = _xyz(side, random.uniform(-18, 18), half[:, 2] + random.uniform(0, 1.8))
+        across = random.sign() * width * random.uniform(0.6, 1.0)
+        place = _xyz(across, random.uniform(-18, 18), half[:, 2] + random.uniform(0, 1.8))
         build.add("ellipsoid", place, half, random.yaw())
     return build.build(atlas, _pick(random, attention), (3.0, 16.0), (-0.05, 0.5))
 

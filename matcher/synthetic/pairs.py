@@ -13,6 +13,7 @@ __all__ = [
     "Correspondences",
     "correspondences",
     "overlap",
+    "overlap_matrix",
     "points_in_camera0",
     "relative_pose",
     "sample_pairs",
@@ -20,6 +21,7 @@ __all__ = [
 ]
 
 _MIN_DEPTH = 1e-6
+_BORDER_SLACK = 1e-3  # pixels: rounding must not drop a pixel that maps onto the border
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,13 +50,14 @@ def _pixels(depth: Tensor) -> Tensor:
 
 def unproject(depth: Tensor, k: Tensor) -> Tensor:
     """Pointmap (..., H, W, 3) in the camera's frame from z-depth (..., H, W) and K (..., 3, 3)."""
-    rays = _pixels(depth) @ torch.linalg.inv(k.double()).to(depth.dtype)[..., None, :, :].mT
-    return rays * depth[..., None]
+    inverse: Tensor = torch.linalg.inv(k.double()).to(depth.dtype)
+    return (_pixels(depth) @ inverse[..., None, :, :].mT) * depth[..., None]
 
 
 def relative_pose(cam0_from_world: Tensor, cam1_from_world: Tensor) -> Tensor:
     """cam1_from_cam0 (..., 4, 4) of two cameras."""
-    return cam1_from_world @ torch.linalg.inv(cam0_from_world)
+    world_from_cam0: Tensor = torch.linalg.inv(cam0_from_world)
+    return cam1_from_world @ world_from_cam0
 
 
 def points_in_camera0(
@@ -63,8 +66,10 @@ def points_in_camera0(
     """Pointmaps (..., H, W, 3) of both views in camera 0's frame, units of the depth.
 
     Args:
-        depth0, depth1: (..., H, W) z-depth.
-        k0, k1: (..., 3, 3) intrinsics.
+        depth0: (..., H, W) z-depth of view 0.
+        k0: (..., 3, 3) intrinsics of view 0.
+        depth1: (..., H, W) z-depth of view 1.
+        k1: (..., 3, 3) intrinsics of view 1.
         cam1_from_cam0: (..., 4, 4) pose.
     """
     cam0_from_cam1 = torch.linalg.inv(cam1_from_cam0.double()).to(depth1.dtype)
@@ -74,7 +79,7 @@ def points_in_camera0(
 
 
 def _take(depth: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """depth (..., H, W) at integer pixels (..., N), clamped to the image."""
+    """Depth (..., H, W) at integer pixels (..., N), clamped to the image."""
     height, width = depth.shape[-2:]
     index = y.clamp(0, height - 1) * width + x.clamp(0, width - 1)
     return depth.flatten(-2).gather(-1, index)
@@ -95,8 +100,10 @@ def correspondences(
     on planes), or with the nearest pixel (at outlines).
 
     Args:
-        depth0, depth1: (..., H, W) z-depth, 0 where unknown; sizes may differ.
-        k0, k1: (..., 3, 3) intrinsics.
+        depth0: (..., H, W) z-depth of view 0, 0 where unknown.
+        k0: (..., 3, 3) intrinsics of view 0.
+        depth1: (..., H1, W1) z-depth of view 1, 0 where unknown.
+        k1: (..., 3, 3) intrinsics of view 1.
         cam1_from_cam0: (..., 4, 4) pose.
         tolerance: largest relative difference of the depths.
     """
@@ -111,8 +118,11 @@ def correspondences(
     safe_z = torch.where(in_front, z, 1.0)
     u, v = x / safe_z, y / safe_z
     height, width = depth1.shape[-2:]
-    inside = (u >= 0) & (u <= width - 1) & (v >= 0) & (v <= height - 1) & in_front
-    u_in, v_in = torch.where(inside, u, 0.0), torch.where(inside, v, 0.0)
+    slack = _BORDER_SLACK
+    inside = (u >= -slack) & (u <= width - 1 + slack) & in_front
+    inside &= (v >= -slack) & (v <= height - 1 + slack)
+    u_in = torch.where(inside, u, 0.0).clamp(0, width - 1)
+    v_in = torch.where(inside, v, 0.0).clamp(0, height - 1)
 
     left, top = u_in.floor(), v_in.floor()
     a, b = u_in - left, v_in - top
@@ -150,10 +160,16 @@ def overlap(
     return share0, torch.minimum(share0, share1)
 
 
-def overlap_matrix(depth: Tensor, k: Tensor, cam_from_world: Tensor, tolerance: float) -> Tensor:
-    """(S, V, V) share of the known pixels of view i that view j sees.
+def overlap_matrix(
+    depth: Tensor, k: Tensor, cam_from_world: Tensor, tolerance: float = 0.01
+) -> Tensor:
+    """(S, V, V) share of the known pixels of view i that view j sees, for all pairs of views.
 
-    depth (S, V, H, W), k (S, V, 3, 3), cam_from_world (S, V, 4, 4).
+    Args:
+        depth: (S, V, H, W) z-depth; a small version is enough.
+        k: (S, V, 3, 3) intrinsics for the size of ``depth``.
+        cam_from_world: (S, V, 4, 4) poses.
+        tolerance: largest relative difference of depths.
     """
     num = depth.shape[1]
     poses = relative_pose(cam_from_world[:, :, None], cam_from_world[:, None])
@@ -180,6 +196,8 @@ def sample_pairs(
         generator: source of randomness, on the CPU.
         overlaps: (S, V, V) share of view i seen in view j.
         count: pairs a scene.
+        low: smallest wanted overlap.
+        high: largest wanted overlap.
 
     Returns:
         (S, count, 2) int64 views; never (i, i). The pair whose smaller overlap is nearest to a
@@ -196,7 +214,5 @@ def sample_pairs(
     nearest = (usable[:, None] - aim[..., None]).abs().argmin(-1)
     swap = torch.rand(nearest.shape, generator=generator) < 0.5
     first, second = rows[nearest], columns[nearest]
-    pairs = torch.stack(
-        (torch.where(swap, second, first), torch.where(swap, first, second)), -1
-    )
+    pairs = torch.stack((torch.where(swap, second, first), torch.where(swap, first, second)), -1)
     return pairs.to(overlaps.device)

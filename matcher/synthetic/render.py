@@ -17,7 +17,7 @@ from matcher.structures import ImageSize
 from matcher.synthetic.scene import FACES, Cameras, Scene, ShapeCounts
 from matcher.synthetic.textures import sample_atlas
 
-__all__ = ["RenderOptions", "RenderedViews", "cast_depth", "render"]
+__all__ = ["RenderOptions", "RenderedViews", "cast_depth", "cast_pixels", "render"]
 
 _NEAREST = 1e-3  # metres; closer surfaces are behind the glass of the lens
 _NOT_ZERO = 1e-12  # far below any direction that matters; keeps 1 / direction finite
@@ -246,18 +246,16 @@ def _trace_grid(tables: _Tables, size: ImageSize) -> tuple[Tensor, Tensor]:
             continue
         window = (..., slice(top, bottom), slice(left, right))
         depth, shape = nearest[window], owner[window]
-        found = _closer(
-            tables, index, grid[window].flatten(2), depth.flatten(1), shape.flatten(1)
-        )
+        found = _closer(tables, index, grid[window].flatten(2), depth.flatten(1), shape.flatten(1))
         nearest[window] = found[0].view_as(depth)
         owner[window] = found[1].view_as(shape)
     return nearest.flatten(1), owner.flatten(1)
 
 
 def _gather_rows(table: Tensor, rows: Tensor) -> Tensor:
-    """table (B, R, C) at rows (B, N) -> (B, N, C)."""
+    """Rows (B, N) of a table (B, R, C), as (B, N, C)."""
     batch = torch.arange(table.shape[0], device=table.device)[:, None] * table.shape[1]
-    return table.flatten(0, 1)[(rows + batch).flatten()].unflatten(0, rows.shape)
+    return table.flatten(0, 1)[(rows + batch).flatten()].reshape(*rows.shape, table.shape[-1])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -277,9 +275,9 @@ def _land(tables: _Tables, pixels: Tensor, depth: Tensor, owner: Tensor) -> _Sur
         (tables.local_from_pixel.flatten(2), tables.origin, tables.half_size, tables.light), -1
     )
     rows = _gather_rows(shapes, owner)
-    matrix, origin, half, light = rows.split((9, 3, 3, 3), -1)
+    matrix, origin, half, light = torch.split(rows, [9, 3, 3, 3], -1)
     homogeneous = pixels.transpose(1, 2)
-    direction = (matrix.unflatten(-1, (3, 3)) * homogeneous[:, :, None]).sum(-1)
+    direction = (matrix.reshape(*owner.shape, 3, 3) * homogeneous[:, :, None]).sum(-1)
     point = origin + depth[..., None] * direction
 
     counts = tables.counts
@@ -317,7 +315,7 @@ def _shade(
 ) -> tuple[Tensor, Tensor]:
     """Colour (B, N, 3) and whether the hit is a backdrop (B, N)."""
     face = _gather_rows(tables.faces, surface.face)
-    affine, tint, specular, backdrop = face.split((6, 3, 1, 1), -1)
+    affine, tint, specular, backdrop = torch.split(face, [6, 3, 1, 1], -1)
     texture = _gather_rows(tables.texture[..., None], surface.face)[..., 0]
     u = (affine[..., 0:2] * surface.metres).sum(-1) + affine[..., 2]
     v = (affine[..., 3:5] * surface.metres).sum(-1) + affine[..., 5]
@@ -352,7 +350,7 @@ def _grid(size: ImageSize, like: Tensor) -> Tensor:
 
 def _edge_pixels(label: Tensor, size: ImageSize, share: float) -> Tensor:
     """(B, E) indices of the pixels on outlines (and others, when there are fewer outlines)."""
-    label = label.unflatten(1, (size.height, size.width))
+    label = label.reshape(-1, size.height, size.width)
     score = torch.zeros_like(label, dtype=torch.float32)
     across = (label[:, :, 1:] != label[:, :, :-1]).float()
     down = (label[:, 1:] != label[:, :-1]).float()
@@ -374,7 +372,7 @@ def _smooth_edges(
 ) -> Tensor:
     """Replace the colour of pixels on outlines by the mean of four rays."""
     chosen = _edge_pixels(label, size, options.edge_share)
-    shapes = (label // FACES).unique().tolist() if options.culls(label) else None
+    shapes = torch.unique(label // FACES).tolist() if options.culls(label) else None
     x, y = (chosen % size.width).float(), (chosen // size.width).float()
     offsets = colour.new_tensor(_SUBPIXELS)
     sub_x = (x[:, None] + offsets[:, 0, None]).flatten(1)
@@ -383,7 +381,7 @@ def _smooth_edges(
     depth, owner = _trace(tables, pixels, shapes)
     surface = _land(tables, pixels, depth, owner)
     samples, _ = _shade(scene, tables, surface, depth, options)
-    mean = samples.unflatten(1, (len(_SUBPIXELS), -1)).mean(1)
+    mean = samples.reshape(len(chosen), len(_SUBPIXELS), -1, 3).mean(1)
     return colour.scatter(1, chosen[..., None].expand(-1, -1, 3), mean)
 
 
@@ -435,12 +433,23 @@ def render(
     return RenderedViews(image.permute(0, 1, 4, 2, 3).contiguous(), depth, cameras)
 
 
-def cast_depth(scene: Scene, cameras: Cameras, size: ImageSize) -> Tensor:
-    """Only the z-depth (S, V, H, W), metres, 0 on backdrops; much cheaper than ``render``."""
-    tables = _build_tables(scene, cameras)
-    pixels = _grid(size, tables.origin)
+def _cast(scene: Scene, tables: _Tables, pixels: Tensor) -> Tensor:
+    """z-depth (B, N) of pixels (B or 1, 3, N), 0 on backdrops."""
     depth, owner = _trace(tables, pixels)
     face = _land(tables, pixels, depth, owner).face
     backdrop = _gather_rows(tables.faces[..., 10:11], face)[..., 0] > 0.5
-    shape = (*cameras.k.shape[:2], size.height, size.width)
-    return torch.where(backdrop, 0.0, depth).reshape(shape)
+    return torch.where(backdrop, 0.0, depth)
+
+
+def cast_depth(scene: Scene, cameras: Cameras, size: ImageSize) -> Tensor:
+    """Only the z-depth (S, V, H, W), metres, 0 on backdrops; much cheaper than ``render``."""
+    tables = _build_tables(scene, cameras)
+    depth = _cast(scene, tables, _grid(size, tables.origin))
+    return depth.reshape(*cameras.k.shape[:2], size.height, size.width)
+
+
+def cast_pixels(scene: Scene, cameras: Cameras, pixels: Tensor) -> Tensor:
+    """z-depth (S, V, N), metres, 0 on backdrops, at pixels (S, V, N, 2), x then y."""
+    tables = _build_tables(scene, cameras)
+    homogeneous = torch.cat((pixels, torch.ones_like(pixels[..., :1])), -1).flatten(0, 1).mT
+    return _cast(scene, tables, homogeneous.to(tables.origin)).reshape(pixels.shape[:-1])

@@ -19,6 +19,7 @@ from matcher.synthetic.textures import MipAtlas
 __all__ = ["Cameras", "Scene", "ShapeCounts"]
 
 FACES = 6
+ShapeKind = Literal["box", "ellipsoid", "cylinder", "enclosure"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +44,12 @@ class ShapeCounts:
         return self.boxes + self.ellipsoids + self.cylinders + 1
 
     @property
-    def kinds(self) -> tuple[Literal["box", "ellipsoid", "cylinder", "enclosure"], ...]:
+    def kinds(self) -> tuple[ShapeKind, ...]:
         """Kind of each primitive, in storage order."""
-        return (
-            ("box",) * self.boxes
-            + ("ellipsoid",) * self.ellipsoids
-            + ("cylinder",) * self.cylinders
-            + ("enclosure",)
-        )
+        kinds: list[ShapeKind] = ["box"] * self.boxes
+        kinds += ["ellipsoid"] * self.ellipsoids
+        kinds += ["cylinder"] * self.cylinders
+        return (*kinds, "enclosure")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

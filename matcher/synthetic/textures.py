@@ -30,7 +30,9 @@ __all__ = [
 
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 _CROP_TRIES = 6
-_MIN_CONTRAST = 12.0  # standard deviation of a crop below which nothing could be matched on it
+# Standard deviations (of 255): a crop above the first is taken at once; below the second, little
+# on it can be matched.
+_GOOD_CONTRAST, _PLAIN_CONTRAST = 36.0, 14.0
 _MIN_MEAN, _MAX_MEAN = 80.0, 190.0
 
 
@@ -109,9 +111,7 @@ def _level_taps(
     row0, row1 = base + y0 * level_size, base + y1 * level_size
     indices = torch.stack((row0 + x0, row0 + x1, row1 + x0, row1 + x1))
     low_x, low_y = 1 - x_weight, 1 - y_weight
-    weights = torch.stack(
-        (low_x * low_y, x_weight * low_y, low_x * y_weight, x_weight * y_weight)
-    )
+    weights = torch.stack((low_x * low_y, x_weight * low_y, low_x * y_weight, x_weight * y_weight))
     return indices, weights
 
 
@@ -155,6 +155,13 @@ def find_images(folders: Sequence[str | Path]) -> list[Path]:
     return found
 
 
+def _read_rgb(path: Path) -> np.ndarray:
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise DatasetError(f"cannot read texture image: {path}")
+    return np.ascontiguousarray(image[..., ::-1])
+
+
 def _crop(image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
     """One square crop with some contrast, resized to ``size``, brightness pulled to mid-grey."""
     height, width = image.shape[:2]
@@ -168,7 +175,7 @@ def _crop(image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
         contrast = float(crop.std())
         if contrast > best_contrast:
             best, best_contrast = crop, contrast
-        if contrast > _MIN_CONTRAST * 3:
+        if contrast > _GOOD_CONTRAST:
             break
     shrinks = best.shape[0] > size
     resized = cv2.resize(
@@ -205,11 +212,11 @@ def load_textures(
     order = np.concatenate([rng.permutation(len(files)) for _ in range(-(-total // len(files)))])
     textures = np.empty((total, 3, size, size), dtype=np.uint8)
     for row, file_index in enumerate(order[:total]):
-        image = cv2.imread(str(files[file_index]), cv2.IMREAD_COLOR)
-        if image is None:
-            raise DatasetError(f"cannot read texture image: {files[file_index]}")
-        rgb = np.ascontiguousarray(image[..., ::-1])
-        textures[row] = _crop(rgb, size, rng).transpose(2, 0, 1)
+        crop = _crop(_read_rgb(files[file_index]), size, rng)
+        # Plain surfaces exist, but a scene of them alone teaches nothing: most get a second file.
+        if float(crop.std()) < _PLAIN_CONTRAST and rng.uniform() < 0.8:
+            crop = _crop(_read_rgb(files[int(rng.integers(len(files)))]), size, rng)
+        textures[row] = crop.transpose(2, 0, 1)
     return torch.from_numpy(textures)
 
 
