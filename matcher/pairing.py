@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from itertools import combinations
 from pathlib import Path
 
@@ -126,7 +127,8 @@ def write_pairs(path: str | os.PathLike[str], pairs: Iterable[tuple[str, str]]) 
         partial.write_text("".join(lines), encoding="utf-8")
         partial.replace(target)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
         raise InputError("pairs file", "a writable place", f"{path} ({error.strerror})") from None
 
 
