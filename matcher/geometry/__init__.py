@@ -1,0 +1,1 @@
+"""Two-view geometry in numpy float64: cameras, pixels, and the robust estimators of poses."""
