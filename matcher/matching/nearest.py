@@ -1,0 +1,200 @@
+"""Nearest neighbours by complete comparison: torch and FAISS behind one small protocol."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal, Protocol
+
+import faiss
+import numpy as np
+import torch
+from torch import Tensor
+
+from matcher.errors import InputError
+
+__all__ = ["FaissNearest", "Metric", "NearestNeighbour", "TorchNearest"]
+
+Metric = Literal["dot", "l2"]
+
+# Products of this shape (2 MiB of float32) stay in a core's second-level cache; larger ones make
+# every similarity a trip to memory, which costs five times the multiplication.
+_CPU_BLOCK_QUERIES = 512
+_CPU_BLOCK_ROWS = 1024
+_GPU_BLOCK_ELEMENTS = 1 << 28
+# |x|^2 - 2 q.x cancels badly for coordinates in metres; few dimensions are subtracted instead.
+_DIRECT_DISTANCE_DIMENSIONS = 8
+_FAISS_LOCK = threading.Lock()
+
+
+class NearestNeighbour(Protocol):
+    """A map made ready to be searched.
+
+    A row of the map that must never be found is left out when it is built. Among equals, the
+    lowest index wins. "Exact" means: up to the rounding of float32 dot products.
+    """
+
+    def query(self, queries: Tensor, lower_bound: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Find the most similar row of the map for each query.
+
+        Args:
+            queries: (M, D) float32, finite.
+            lower_bound: (M,) similarity that some row is known to reach; a search may use it to
+                skip work, the answer does not depend on it.
+
+        Returns:
+            (M,) int64 indexes into the rows the map was built from, and (M,) float32 similarities:
+            the dot product, or minus the squared distance.
+        """
+        ...
+
+
+class TorchNearest:
+    """Complete comparison in blocks that stay in the cache, on any device torch knows.
+
+    Only row maxima are taken (``amax``), and the position of a maximum is looked up only for the
+    queries that a block improved: after the first blocks those are few.
+
+    Args:
+        rows: (N, D) float32, finite where allowed.
+        allowed: (N,) bool, which rows may be found; ``None``: all.
+        metric: ``dot`` or ``l2``.
+
+    Raises:
+        InputError: no row is allowed, or wrong shapes.
+    """
+
+    def __init__(
+        self, rows: Tensor, allowed: Tensor | None = None, metric: Metric = "dot"
+    ) -> None:
+        self._rows, self._row_index = _allowed_rows(rows, allowed)
+        self._metric = metric
+        self._direct = metric == "l2" and rows.shape[1] <= _DIRECT_DISTANCE_DIMENSIONS
+        self._centre = torch.zeros_like(self._rows[0])
+        if metric == "l2" and not self._direct:
+            # The distance does not change when the origin moves; its rounding error does.
+            self._centre = self._rows.mean(dim=0)
+            centred = self._rows - self._centre
+            self._scored = torch.cat([2 * centred, -centred.square().sum(1, keepdim=True)], dim=1)
+        else:
+            self._scored = self._rows
+
+    def query(self, queries: Tensor, lower_bound: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """See :class:`NearestNeighbour`; ``lower_bound`` is not used."""
+        block_queries, block_rows = self._block_shape(len(queries))
+        found = [
+            self._query_block(block, block_rows) for block in queries.split(max(block_queries, 1))
+        ]
+        if not found:
+            return queries.new_zeros(0, dtype=torch.int64), queries.new_zeros(0)
+        row = torch.cat(found)
+        winners = self._rows[row]
+        if self._metric == "l2":
+            similarity = -(queries - winners).square().sum(dim=1)
+        else:
+            similarity = (queries * winners).sum(dim=1)
+        return (row if self._row_index is None else self._row_index[row]), similarity
+
+    def _block_shape(self, num_queries: int) -> tuple[int, int]:
+        if self._rows.device.type != "cpu":
+            return max(1, _GPU_BLOCK_ELEMENTS // len(self._rows)), len(self._rows)
+        return min(_CPU_BLOCK_QUERIES, num_queries), _CPU_BLOCK_ROWS
+
+    def _score(self, queries: Tensor, start: int, stop: int) -> Tensor:
+        if self._direct:
+            return -torch.cdist(
+                queries,
+                self._rows[start:stop],
+                compute_mode="donot_use_mm_for_euclid_dist",
+            )
+        return queries @ self._scored[start:stop].T
+
+    def _query_block(self, queries: Tensor, block_rows: int) -> Tensor:
+        if self._metric == "l2" and not self._direct:
+            queries = torch.cat([queries - self._centre, torch.ones_like(queries[:, :1])], dim=1)
+        best = queries.new_full((len(queries),), -torch.inf)
+        row = torch.zeros(len(queries), dtype=torch.int64, device=queries.device)
+        for start in range(0, len(self._rows), block_rows):
+            scores = self._score(queries, start, min(start + block_rows, len(self._rows)))
+            block_best = scores.amax(dim=1)
+            # Strictly better: among equals the first block, and in it the first row, stays.
+            improved = torch.nonzero(block_best > best)[:, 0]
+            if len(improved):
+                best[improved] = block_best[improved]
+                row[improved] = scores[improved].argmax(dim=1) + start
+        return row
+
+
+class FaissNearest:
+    """Complete comparison by FAISS's flat indexes; on the GPU when faiss-gpu is installed.
+
+    Args:
+        rows: (N, D) float32, finite where allowed; on CUDA, with faiss-gpu, the index lives there.
+        allowed: (N,) bool, which rows may be found; ``None``: all.
+        metric: ``dot`` or ``l2``.
+
+    Raises:
+        InputError: no row is allowed, or wrong shapes.
+    """
+
+    def __init__(
+        self, rows: Tensor, allowed: Tensor | None = None, metric: Metric = "dot"
+    ) -> None:
+        kept, self._row_index = _allowed_rows(rows, allowed)
+        flat = faiss.IndexFlatIP if metric == "dot" else faiss.IndexFlatL2
+        index = flat(int(rows.shape[1]))
+        self._metric = metric
+        # Below the threshold FAISS compares directly: slow, but without cancellation.
+        direct = metric == "l2" and rows.shape[1] <= _DIRECT_DISTANCE_DIMENSIONS
+        self._blas_threshold = np.iinfo(np.int32).max if direct else 1
+        self._resources = None
+        if rows.is_cuda and hasattr(faiss, "StandardGpuResources"):
+            self._resources = faiss.StandardGpuResources()
+            index = faiss.index_cpu_to_gpu(self._resources, rows.device.index or 0, index)
+        index.add(kept.detach().cpu().contiguous().numpy())
+        self._index = index
+
+    def query(self, queries: Tensor, lower_bound: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """See :class:`NearestNeighbour`; ``lower_bound`` is not used."""
+        array = queries.detach().cpu().contiguous().numpy()
+        if not len(array):
+            return queries.new_zeros(0, dtype=torch.int64), queries.new_zeros(0)
+        with _faiss_blas_threshold(self._blas_threshold):
+            scores, rows = self._index.search(array, 1)
+        similarity = torch.from_numpy(scores[:, 0]).to(queries.device)
+        row = torch.from_numpy(rows[:, 0]).to(queries.device)
+        if self._metric == "l2":
+            similarity = -similarity
+        return (row if self._row_index is None else self._row_index[row]), similarity
+
+
+@contextmanager
+def _faiss_blas_threshold(threshold: int) -> Iterator[None]:
+    """FAISS multiplies matrices only from so many query numbers on; set that, and put it back.
+
+    The default sends a few thousand queries of 24 numbers down a path five times slower. The
+    variable belongs to the process: our own searches take turns, and a search elsewhere in the
+    process that runs at the same moment may see our value, which changes its speed, not its answer.
+    """
+    with _FAISS_LOCK:
+        before = faiss.cvar.distance_compute_blas_threshold
+        faiss.cvar.distance_compute_blas_threshold = threshold
+        try:
+            yield
+        finally:
+            faiss.cvar.distance_compute_blas_threshold = before
+
+
+def _allowed_rows(rows: Tensor, allowed: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    if rows.ndim != 2 or not rows.is_floating_point():
+        raise InputError("rows", "floating point of shape (N, D)", f"{tuple(rows.shape)}")
+    kept, index = rows, None
+    if allowed is not None and not bool(allowed.all()):
+        if allowed.shape != rows.shape[:1]:
+            raise InputError("allowed", f"shape ({len(rows)},)", f"{tuple(allowed.shape)}")
+        index = torch.nonzero(allowed)[:, 0]
+        kept = rows[index]
+    if not len(kept):
+        raise InputError("rows", "at least one row that may be found", "none")
+    return kept.float().contiguous(), index

@@ -1,0 +1,88 @@
+"""What the caller may choose about matching."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
+
+from matcher.errors import InputError
+
+__all__ = ["MatchingOptions", "SearchBackend"]
+
+SearchBackend = Literal["auto", "torch", "faiss", "cells"]
+
+
+@dataclass(frozen=True, slots=True)
+class MatchingOptions:
+    """Options of the reciprocal search and of the choice among its matches.
+
+    Attributes:
+        subsample: spacing of the seeds, network pixels; 1 finds every mutual nearest neighbour.
+        max_iterations: how often a seed may go to the other map and back before it is given up.
+        border: matches closer than this to a border of either map are dropped, pixels.
+        symmetric: start seeds in both maps and keep the union; twice the work at most.
+        backend: which search; ``auto`` takes cells on the CPU and torch elsewhere.
+        top_k: keep at most so many matches, or ``None``: all of them.
+        balance: with ``top_k``, map 0 is divided into so many cells along each side, and no cell
+            may crowd out the others; 0 keeps the most confident, wherever they are.
+        min_confidence: matches below are dropped; in [0, 1].
+        seed: seed of whatever is random downstream of matching; the search itself draws nothing.
+
+    Raises:
+        InputError: a value out of its range.
+    """
+
+    subsample: int = 8
+    max_iterations: int = 10
+    border: int = 3
+    symmetric: bool = False
+    backend: SearchBackend = "auto"
+    top_k: int | None = None
+    balance: int = 8
+    min_confidence: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("subsample", 1),
+            ("max_iterations", 1),
+            ("border", 0),
+            ("balance", 0),
+            ("seed", 0),
+        ):
+            _check_integer(name, getattr(self, name), least)
+        if self.top_k is not None:
+            _check_integer("top_k", self.top_k, 1)
+        if not isinstance(self.symmetric, bool):
+            raise InputError("symmetric", "true or false", repr(self.symmetric))
+        if self.backend not in get_args(SearchBackend):
+            raise InputError("backend", " or ".join(get_args(SearchBackend)), repr(self.backend))
+        confidence = self.min_confidence
+        if isinstance(confidence, bool) or not isinstance(confidence, (int, float)):
+            raise InputError("min_confidence", "a number", repr(confidence))
+        if not (math.isfinite(confidence) and 0 <= confidence <= 1):
+            raise InputError("min_confidence", "a number in [0, 1]", repr(confidence))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The options as plain values, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> MatchingOptions:
+        """Options from plain values; what is not named keeps its default.
+
+        Raises:
+            InputError: an unknown name, or a value out of its range.
+        """
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise InputError("matching options", f"names among {sorted(known)}", f"{unknown}")
+        return cls(**values)
+
+
+def _check_integer(name: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InputError(name, f"an integer of at least {least}", repr(value))

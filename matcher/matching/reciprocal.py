@@ -1,0 +1,364 @@
+"""Reciprocal matches between two dense maps (fast reciprocal matching, MASt3R paper, section 3.3).
+
+A pixel goes to its nearest neighbour in the other map and from there back; pairs that point at
+each other are fixed points of that walk and are the only ones kept. Starting on a grid finds a
+spread subset of all reciprocal pairs; starting everywhere finds them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from matcher.errors import InputError
+from matcher.matching.cells import CellNearest
+from matcher.matching.nearest import FaissNearest, Metric, NearestNeighbour, TorchNearest
+from matcher.matching.options import MatchingOptions, SearchBackend
+from matcher.structures import GridMatches
+
+__all__ = [
+    "SearchFactory",
+    "build_search",
+    "reciprocal_from_starts",
+    "reciprocal_matches",
+    "reciprocal_points",
+    "union_matches",
+]
+
+# (H, W, D) map, (H, W) bool of pixels that may be found, metric -> search over raster indexes.
+SearchFactory = Callable[[Tensor, Tensor, Metric], NearestNeighbour]
+
+_UNIT_TOLERANCE = 1e-3
+_SMALLEST_NORM = 1e-6
+_DEFAULT_OPTIONS = MatchingOptions()
+
+
+def build_search(
+    grid: Tensor, allowed: Tensor, metric: Metric = "dot", backend: SearchBackend = "auto"
+) -> NearestNeighbour:
+    """Make a dense map ready to be searched.
+
+    Args:
+        grid: (H, W, D) descriptors or points, finite where allowed.
+        allowed: (H, W) bool, which pixels may be found.
+        metric: ``dot`` (the largest dot product) or ``l2`` (the smallest distance).
+        backend: ``auto`` takes cells on the CPU (torch if the vectors are not of unit length, for
+            ``dot``) and torch on other devices.
+
+    Raises:
+        InputError: wrong shapes, no pixel allowed, or cells asked for vectors that are not unit.
+    """
+    rows, flat = grid.reshape(-1, grid.shape[-1]), allowed.reshape(-1)
+    if backend == "auto":
+        on_cpu = grid.device.type == "cpu"
+        backend = "cells" if on_cpu and (metric == "l2" or _is_unit(rows, flat)) else "torch"
+    if backend == "cells":
+        return CellNearest(grid, allowed, metric)
+    return (FaissNearest if backend == "faiss" else TorchNearest)(rows, flat, metric)
+
+
+def reciprocal_matches(
+    descriptors0: Tensor,
+    descriptors1: Tensor,
+    *,
+    options: MatchingOptions = _DEFAULT_OPTIONS,
+    mask0: Tensor | None = None,
+    mask1: Tensor | None = None,
+    backend: SearchFactory | None = None,
+) -> GridMatches:
+    """Find pixels of two descriptor maps that are each other's most similar.
+
+    Descriptors that are zero or not finite never match and never attract others. Of equally
+    similar pixels the one first in raster order is taken.
+
+    Args:
+        descriptors0: (H0, W0, D) descriptors of image 0, of unit length as a rule.
+        descriptors1: (H1, W1, D) the same of image 1, on the same device.
+        options: seeds, iterations, border, symmetry, and the search. ``top_k`` and
+            ``min_confidence`` need confidences: see :func:`matcher.matching.select_matches`.
+        mask0: (H0, W0) bool, where matches are welcome in image 0; ``None``: everywhere.
+        mask1: the same for image 1.
+        backend: a search of the caller's own instead of ``options.backend``.
+
+    Returns:
+        Matches sorted by raster index in image 0, then 1; each pair once. Empty if there are none.
+
+    Raises:
+        InputError: wrong shapes or types.
+    """
+    return _match_maps(descriptors0, descriptors1, "dot", options, mask0, mask1, backend)
+
+
+def reciprocal_points(
+    points0: Tensor,
+    points1: Tensor,
+    *,
+    options: MatchingOptions = _DEFAULT_OPTIONS,
+    mask0: Tensor | None = None,
+    mask1: Tensor | None = None,
+    backend: SearchFactory | None = None,
+) -> GridMatches:
+    """Find pixels of two pointmaps, given in one frame, whose 3-D points are mutually closest.
+
+    Arguments and order as in :func:`reciprocal_matches`, with (H, W, 3) points; ``similarity`` is
+    minus the squared distance, in squared units of the points.
+    """
+    return _match_maps(points0, points1, "l2", options, mask0, mask1, backend)
+
+
+def reciprocal_from_starts(
+    descriptors0: Tensor,
+    descriptors1: Tensor,
+    starts0: Tensor,
+    *,
+    tolerance_px: float = 0.0,
+    options: MatchingOptions = _DEFAULT_OPTIONS,
+    mask0: Tensor | None = None,
+    mask1: Tensor | None = None,
+    backend: SearchFactory | None = None,
+) -> GridMatches:
+    """Match given pixels of image 0, one way and back once.
+
+    Args:
+        descriptors0: (H0, W0, D), as in :func:`reciprocal_matches`.
+        descriptors1: (H1, W1, D).
+        starts0: (S, 2) integer pixels of image 0, x then y; duplicates count once.
+        tolerance_px: 0 keeps the starts whose way back ends exactly on them; otherwise those
+            whose way back ends closer than this, and the match is the start with its neighbour.
+        options: only ``border`` and ``backend`` are used.
+        mask0: (H0, W0) bool; starts outside are not matched.
+        mask1: (H1, W1) bool.
+        backend: as in :func:`reciprocal_matches`.
+
+    Raises:
+        InputError: wrong shapes or types, a start outside the map, a negative tolerance.
+    """
+    if not tolerance_px >= 0:
+        raise InputError("tolerance_px", "a number of at least 0", f"{tolerance_px}")
+    walk = _prepare(descriptors0, descriptors1, "dot", options, mask0, mask1, backend)
+    starts = _raster_starts(starts0, walk.shape(0), walk.allowed[0].device)
+    if walk.is_empty:
+        return _empty(descriptors0)
+    start = starts[walk.allowed[0].reshape(-1)[starts]]
+    there = walk.neighbours(0, start)
+    back = walk.neighbours(1, there)
+    moved = (_pixels(back, walk.shape(0)[1]) - _pixels(start, walk.shape(0)[1])).double()
+    kept = moved.norm(dim=1) < max(tolerance_px, 0.5)
+    return _finish(walk, start[kept], there[kept], options.border)
+
+
+def union_matches(
+    first: GridMatches, second: GridMatches, width0: int, width1: int
+) -> GridMatches:
+    """Every pair of either set once, sorted by raster index in map 0, then 1.
+
+    A pair in both keeps its higher similarity.
+
+    Args:
+        first: matches between two maps.
+        second: other matches between the same maps, for instance from the descriptors of the
+            network run with the images swapped.
+        width0: width of map 0, pixels.
+        width1: width of map 1, pixels.
+    """
+    pixels0 = torch.cat([first.pixels0, second.pixels0])
+    pixels1 = torch.cat([first.pixels1, second.pixels1])
+    similarity = torch.cat([first.similarity, second.similarity])
+    keys = torch.stack([_raster(pixels0, width0), _raster(pixels1, width1)], dim=1)
+    unique, inverse = torch.unique(keys, dim=0, return_inverse=True)
+    best = similarity.new_full((len(unique),), -torch.inf)
+    best.scatter_reduce_(0, inverse, similarity, "amax")
+    return GridMatches(_pixels(unique[:, 0], width0), _pixels(unique[:, 1], width1), best)
+
+
+class _Walk:
+    """Two searchable maps, and what has been found in them so far: no pixel is searched twice."""
+
+    def __init__(
+        self,
+        grids: tuple[Tensor, Tensor],
+        allowed: tuple[Tensor, Tensor],
+        metric: Metric,
+        factory: SearchFactory,
+    ) -> None:
+        self.metric = metric
+        self.allowed = allowed
+        self.is_empty = not (bool(allowed[0].any()) and bool(allowed[1].any()))
+        self._grids = grids
+        self.rows = tuple(grid.reshape(-1, grid.shape[-1]) for grid in grids)
+        self._factory = factory
+        self._searches: list[NearestNeighbour | None] = [None, None]
+        self._found = [torch.full((len(rows),), -1, device=rows.device) for rows in self.rows]
+        # A pixel that some pixel of the other map chose is at least that similar to its neighbour.
+        self._reached = [rows.new_full((len(rows),), -torch.inf) for rows in self.rows]
+
+    def shape(self, side: int) -> tuple[int, int]:
+        return int(self._grids[side].shape[0]), int(self._grids[side].shape[1])
+
+    def neighbours(self, side: int, pixels: Tensor) -> Tensor:
+        """Raster indexes in the other map of the nearest neighbours of pixels of map ``side``."""
+        found = self._found[side]
+        new = torch.unique(pixels[found[pixels] < 0])
+        if len(new):
+            found[new] = self._search(side, new)
+        return found[pixels]
+
+    def _search(self, side: int, pixels: Tensor) -> Tensor:
+        other = 1 - side
+        search = self._searches[other]
+        if search is None:
+            search = self._factory(self._grids[other], self.allowed[other], self.metric)
+            self._searches[other] = search
+        reached = self._reached[side][pixels]
+        known = torch.isfinite(reached)
+        index = torch.empty_like(pixels)
+        for part, is_known in ((known, True), (~known, False)):
+            if bool(part.any()):
+                bound = reached[part] if is_known else None
+                index[part], similarity = search.query(self.rows[side][pixels[part]], bound)
+                self._reached[other].scatter_reduce_(0, index[part], similarity, "amax")
+        return index
+
+
+def _match_maps(
+    grid0: Tensor,
+    grid1: Tensor,
+    metric: Metric,
+    options: MatchingOptions,
+    mask0: Tensor | None,
+    mask1: Tensor | None,
+    backend: SearchFactory | None,
+) -> GridMatches:
+    walk = _prepare(grid0, grid1, metric, options, mask0, mask1, backend)
+    if walk.is_empty:
+        return _empty(grid0)
+    ends = [_fixed_points(walk, side, options) for side in ((0, 1) if options.symmetric else (0,))]
+    return _finish(
+        walk,
+        torch.cat([end[0] for end in ends]),
+        torch.cat([end[1] for end in ends]),
+        options.border,
+    )
+
+
+def _fixed_points(walk: _Walk, side: int, options: MatchingOptions) -> tuple[Tensor, Tensor]:
+    """Raster indexes in maps 0 and 1 of the pairs that seeds on a grid in map ``side`` reach."""
+    here = _seeds(walk.shape(side), options.subsample, walk.allowed[side])
+    there = torch.full_like(here, -1)
+    ends_here, ends_there = [], []
+    for _ in range(options.max_iterations):
+        next_there = walk.neighbours(side, here)
+        moved = next_there != there
+        ends_here.append(here[~moved])
+        ends_there.append(there[~moved])
+        here, there = here[moved], next_there[moved]
+        next_here = walk.neighbours(1 - side, there)
+        moved = next_here != here
+        ends_here.append(here[~moved])
+        ends_there.append(there[~moved])
+        here, there = next_here[moved], there[moved]
+        if not len(here):
+            break
+    ends = torch.cat(ends_here), torch.cat(ends_there)
+    return ends if side == 0 else (ends[1], ends[0])
+
+
+def _seeds(shape: tuple[int, int], spacing: int, allowed: Tensor) -> Tensor:
+    rows = torch.arange(spacing // 2, shape[0], spacing, device=allowed.device)
+    columns = torch.arange(spacing // 2, shape[1], spacing, device=allowed.device)
+    index = (rows[:, None] * shape[1] + columns).reshape(-1)
+    return index[allowed.reshape(-1)[index]]
+
+
+def _finish(walk: _Walk, index0: Tensor, index1: Tensor, border: int) -> GridMatches:
+    """Unique, sorted, away from the borders, with the similarity of each pair."""
+    pairs = torch.unique(torch.stack([index0, index1], dim=1), dim=0)
+    pixels0 = _pixels(pairs[:, 0], walk.shape(0)[1])
+    pixels1 = _pixels(pairs[:, 1], walk.shape(1)[1])
+    kept = _inside(pixels0, walk.shape(0), border) & _inside(pixels1, walk.shape(1), border)
+    rows0, rows1 = walk.rows[0][pairs[kept, 0]], walk.rows[1][pairs[kept, 1]]
+    if walk.metric == "dot":
+        similarity = (rows0 * rows1).sum(dim=1)
+    else:
+        similarity = -(rows0 - rows1).square().sum(dim=1)
+    return GridMatches(pixels0[kept], pixels1[kept], similarity)
+
+
+def _prepare(
+    grid0: Tensor,
+    grid1: Tensor,
+    metric: Metric,
+    options: MatchingOptions,
+    mask0: Tensor | None,
+    mask1: Tensor | None,
+    backend: SearchFactory | None,
+) -> _Walk:
+    name = "descriptors" if metric == "dot" else "points"
+    for side, grid in enumerate((grid0, grid1)):
+        if grid.ndim != 3 or not grid.is_floating_point() or 0 in grid.shape:
+            raise InputError(
+                f"{name}{side}", "floating point of shape (H, W, D)", f"{tuple(grid.shape)}"
+            )
+    if grid0.shape[2] != grid1.shape[2] or grid0.device != grid1.device:
+        raise InputError(
+            f"{name}1",
+            f"{grid0.shape[2]} channels on {grid0.device}, as {name}0",
+            f"{grid1.shape[2]} on {grid1.device}",
+        )
+    allowed = _allowed(grid0, mask0, metric, 0), _allowed(grid1, mask1, metric, 1)
+
+    def factory(grid: Tensor, may_be_found: Tensor, measure: Metric) -> NearestNeighbour:
+        return build_search(grid, may_be_found, measure, options.backend)
+
+    # Matching has no gradient, and half precision would turn near neighbours into equals.
+    grids = grid0.detach().float(), grid1.detach().float()
+    return _Walk(grids, allowed, metric, backend or factory)
+
+
+def _allowed(grid: Tensor, mask: Tensor | None, metric: Metric, side: int) -> Tensor:
+    squared = grid.detach().float().square().sum(dim=2)
+    allowed = torch.isfinite(squared)
+    if metric == "dot":
+        allowed &= squared > _SMALLEST_NORM**2
+    if mask is not None:
+        if mask.shape != allowed.shape or mask.dtype != torch.bool:
+            raise InputError(
+                f"mask{side}",
+                f"bool of shape {tuple(allowed.shape)}",
+                f"{mask.dtype} of shape {tuple(mask.shape)}",
+            )
+        allowed &= mask.to(allowed.device)
+    return allowed
+
+
+def _raster_starts(starts: Tensor, shape: tuple[int, int], device: torch.device) -> Tensor:
+    if starts.ndim != 2 or starts.shape[1] != 2 or starts.is_floating_point():
+        raise InputError("starts0", "integers of shape (S, 2)", f"{tuple(starts.shape)}")
+    starts = starts.to(device=device, dtype=torch.int64)
+    if not bool(_inside(starts, shape, 0).all()):
+        raise InputError("starts0", f"pixels inside {shape[1]} x {shape[0]}", "some outside")
+    return torch.unique(_raster(starts, shape[1]))
+
+
+def _is_unit(rows: Tensor, allowed: Tensor) -> bool:
+    return bool(((rows[allowed].norm(dim=1) - 1).abs() <= _UNIT_TOLERANCE).all())
+
+
+def _inside(pixels: Tensor, shape: tuple[int, int], border: int) -> Tensor:
+    last = torch.tensor([shape[1], shape[0]], device=pixels.device) - border
+    return ((pixels >= border) & (pixels < last)).all(dim=1)
+
+
+def _pixels(index: Tensor, width: int) -> Tensor:
+    return torch.stack([index % width, index // width], dim=1)
+
+
+def _raster(pixels: Tensor, width: int) -> Tensor:
+    return pixels[:, 1] * width + pixels[:, 0]
+
+
+def _empty(like: Tensor) -> GridMatches:
+    pixels = torch.zeros(0, 2, dtype=torch.int64, device=like.device)
+    return GridMatches(pixels, pixels, torch.zeros(0, device=like.device))
