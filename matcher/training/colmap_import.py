@@ -539,6 +539,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("images_dir", type=Path, help="holds one folder of images a place")
     parser.add_argument("out_dir", type=Path, help="receives pairs.jsonl and one folder a place")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--max-features", type=int, default=SfmOptions().max_features)
     parser.add_argument("--min-shared-points", type=int, default=40)
     parser.add_argument("--guided", action="store_true", help="add matches along epipolar lines")
     parser.add_argument("--reuse", action="store_true", help="keep models already in OUT_DIR")
@@ -548,6 +549,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     pairs: list[CorrespondencePair] = []
     for place in sorted(path for path in parsed.images_dir.iterdir() if path.is_dir()):
         pairs += _import_place(place, parsed)
+        # After every place, so that a run cut short leaves something to train on.
         write_pairs(parsed.out_dir / "pairs.jsonl", pairs)
     return 0
 
@@ -555,7 +557,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _import_place(place: Path, parsed: argparse.Namespace) -> list[CorrespondencePair]:
     work = parsed.out_dir / place.name
     known = sorted((work / "models").glob("*")) if parsed.reuse else []
-    models = known or reconstruct_folder(place, work, parsed.seed)
+    models = known or reconstruct_folder(
+        place, work, parsed.seed, SfmOptions(max_features=parsed.max_features)
+    )
     pairs: dict[tuple[str, str], CorrespondencePair] = {}
     for model in models:
         for pair in pairs_from_reconstruction(

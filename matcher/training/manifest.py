@@ -24,6 +24,7 @@ import json
 import os
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -146,7 +147,8 @@ def read_correspondences(path: str | os.PathLike[str]) -> tuple[KeypointArray, K
         DatasetError: the file is missing, is no such archive, or holds other shapes or NaN.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # NumPy leaves the file open when it holds no archive: it is closed here.
+        with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
             keypoints0 = np.asarray(archive["keypoints0"], dtype=np.float32)
             keypoints1 = np.asarray(archive["keypoints1"], dtype=np.float32)
     except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
@@ -165,15 +167,12 @@ def write_correspondences(
     path: str | os.PathLike[str], keypoints0: npt.ArrayLike, keypoints1: npt.ArrayLike
 ) -> None:
     """Write the (N, 2) matched pixels of a pair, all at once."""
-    target = Path(path)
-    temporary = _temporary_name(target)
-    with temporary.open("wb") as file:
+    with _replaced(Path(path)) as temporary, temporary.open("wb") as file:
         np.savez(
             file,
             keypoints0=np.asarray(keypoints0, dtype=np.float32),
             keypoints1=np.asarray(keypoints1, dtype=np.float32),
         )
-    temporary.replace(target)
 
 
 class _Line:
@@ -305,16 +304,21 @@ def _pair_record(pair: CorrespondencePair, folder: Path) -> dict[str, Any]:
 
 
 def _write(manifest: Path, records: Iterable[dict[str, Any]]) -> None:
-    temporary = _temporary_name(manifest)
-    with temporary.open("w", encoding="utf-8") as file:
+    with _replaced(manifest) as temporary, temporary.open("w", encoding="utf-8") as file:
         for record in records:
             file.write(json.dumps(record) + "\n")
-    temporary.replace(manifest)
 
 
-def _temporary_name(path: Path) -> Path:
+@contextmanager
+def _replaced(path: Path) -> Iterator[Path]:
+    """A file to write, which takes the place of ``path`` if nothing is raised."""
     # Beside the target, so that the rename cannot cross file systems.
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _relative(path: Path, folder: Path) -> str:
