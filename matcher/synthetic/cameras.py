@@ -19,6 +19,7 @@ __all__ = ["CameraOptions", "clearance", "look_at", "sample_cameras"]
 _PROBE_LONG_SIDE = 20
 _PROBE_TOLERANCE = 0.08
 _SCENES_AT_ONCE = 64
+_WALL_DISTANCE = 0.25  # metres between an orbiting camera and the wall behind it
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,8 @@ def clearance(scene: Scene, points: Tensor) -> Tensor:
     )
 
     def outside(gap: Tensor) -> Tensor:
-        return torch.linalg.vector_norm(gap.clamp(min=0), dim=-1) + gap.amax(-1).clamp(max=0)
+        apart: Tensor = torch.linalg.vector_norm(gap.clamp(min=0), dim=-1)
+        return apart + gap.amax(-1).clamp(max=0)
 
     box = outside(boxes.abs() - box_half)
     ball = ((balls / ball_half).norm(dim=-1) - 1) * ball_half.amin(-1)
@@ -125,8 +127,22 @@ def _orbit_positions(scene: Scene, draw: _Draw) -> tuple[Tensor, Tensor]:
     elevation = low_angle + (high_angle - low_angle) * draw.uniform(0, 1) ** 1.5
     flat = radius * elevation.cos()
     step = torch.stack((flat * azimuth.cos(), flat * azimuth.sin(), radius * elevation.sin()), -1)
+    step = _inside_room(scene, target, step, draw)
     jitter = 0.12 * radius[..., None] * draw.normal(3)
     return target + step, target + jitter
+
+
+def _inside_room(scene: Scene, target: Tensor, step: Tensor, draw: _Draw) -> Tensor:
+    """Turn and shorten steps (S, C, 3) from targets so that they end inside the enclosure."""
+    offset = target - scene.center[:, -1:]
+    wall = scene.half_size[:, -1:] - _WALL_DISTANCE
+    room = torch.where(step > 0, wall - offset, wall + offset)
+    blocked = room < 0.4 * step.abs()
+    step = torch.where(blocked, -step, step)
+    room = torch.where(step > 0, wall - offset, wall + offset).clamp(min=0)
+    share = (room / step.abs().clamp(min=1e-6)).amin(-1, keepdim=True)
+    shorter = share * draw.uniform(0.6, 1.0, 1)
+    return step * torch.where(share < 1, shorter, 1.0)
 
 
 def _nudge(position: Tensor, target: Tensor, draw: _Draw) -> tuple[Tensor, Tensor]:

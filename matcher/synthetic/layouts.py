@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ __all__ = ["SceneOptions", "sample_scenes"]
 
 _COUNTS = ShapeCounts(boxes=20, ellipsoids=5, cylinders=3)
 _ATTENTION_POINTS = 8
-_LAYOUTS = 4
+_FLOOR = torch.tensor([1.0, 1.0, 0.0], dtype=torch.float64)  # keeps x and y, puts z on the floor
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +213,8 @@ class _Builder:
         attention: Tensor,
         distance: tuple[float, float],
         elevation: tuple[float, float],
+        anchor: Tensor,
+        anchor_size: tuple[float, float],
     ) -> Scene:
         self._pad()
         ordered = [self.parts[kind] for kind in ("box", "ellipsoid", "cylinder")]
@@ -244,6 +247,8 @@ class _Builder:
             attention=attention,
             view_distance=pair * torch.tensor(distance, dtype=torch.float64),
             elevation=pair * torch.tensor(elevation, dtype=torch.float64),
+            anchor=anchor,
+            anchor_size=random.log_uniform(*anchor_size),
             atlas=atlas,
         )
 
@@ -322,7 +327,7 @@ def _room(random: _Random, atlas: MipAtlas) -> Scene:
         random.uniform(0.2, 1.0) * height / 2,
     )
     build.add("cylinder", corner, _xyz(pillar, pillar, corner[:, 2]))
-    return build.build(atlas, _pick(random, attention), (0.6, 5.0), (-0.5, 1.1))
+    return build.build(atlas, _pick(random, attention), (0.6, 5.0), (-0.5, 1.1), -spot, (0.6, 1.8))
 
 
 def _scatter(
@@ -403,7 +408,9 @@ def _street(random: _Random, atlas: MipAtlas) -> Scene:
         across = random.sign() * width * random.uniform(0.6, 1.0)
         place = _xyz(across, random.uniform(-18, 18), half[:, 2] + random.uniform(0, 1.8))
         build.add("ellipsoid", place, half, random.yaw())
-    return build.build(atlas, _pick(random, attention), (3.0, 16.0), (-0.05, 0.5))
+    return build.build(
+        atlas, _pick(random, attention), (3.0, 16.0), (-0.05, 0.5), place * _FLOOR, (2.0, 6.0)
+    )
 
 
 def _ground(random: _Random, atlas: MipAtlas) -> Scene:
@@ -434,7 +441,9 @@ def _ground(random: _Random, atlas: MipAtlas) -> Scene:
         half = _xyz(random.uniform(1.5, 4), random.uniform(1.5, 4), random.uniform(0.3, 1.2))
         place = _xyz(random.uniform(-8, 8), random.uniform(-8, 8), -0.2 * half[:, 2])
         build.add("ellipsoid", place, half, random.yaw())
-    return build.build(atlas, _pick(random, attention), (1.5, 9.0), (0.0, 1.2))
+    return build.build(
+        atlas, _pick(random, attention), (1.5, 9.0), (0.0, 1.2), 0.3 * place * _FLOOR, (1.5, 4.5)
+    )
 
 
 def _table(random: _Random, atlas: MipAtlas) -> Scene:
@@ -465,6 +474,8 @@ def _table(random: _Random, atlas: MipAtlas) -> Scene:
     ball = random.log_uniform(0.08, 0.25)[:, None] * random.uniform(0.6, 1.2, 3)
     offset = _xyz(random.uniform(-0.2, 0.2), random.uniform(-0.2, 0.2), 2 * big[:, 2] + ball[:, 2])
     build.add("ellipsoid", top + offset, ball, random.yaw())
+    reach = random.uniform(0.1, 0.3)
+    corner = top + _xyz(reach, random.uniform(-0.25, 0.25), zero)
     for piece in range(11):
         axis, sign = piece % 2, 1.0 if piece % 4 < 2 else -1.0
         out, wide, tall = (
@@ -483,15 +494,17 @@ def _table(random: _Random, atlas: MipAtlas) -> Scene:
             place = _xyz(random.uniform(-0.9, 0.9) * half_x, sign * (half_y - out), z)
             half = _xyz(wide, out, tall)
         build.add("box", place, half, same=0.1)
-    return build.build(atlas, _pick(random, attention), (0.45, 2.2), (0.0, 1.25))
+    return build.build(
+        atlas, _pick(random, attention), (0.45, 2.2), (0.0, 1.25), corner, (0.25, 0.55)
+    )
 
 
 def _concatenate(scenes: list[Scene], order: Tensor) -> Scene:
     """Join batches of scenes and put them in order."""
-    joined = {
+    joined: dict[str, Any] = {
         name: torch.cat([getattr(scene, name) for scene in scenes])[order]
         for name in Scene.__dataclass_fields__
-        if name not in ("counts", "atlas")
+        if name not in ("counts", "atlas", "mesh")
     }
     return Scene(counts=scenes[0].counts, atlas=scenes[0].atlas, **joined)
 

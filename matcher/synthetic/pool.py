@@ -16,11 +16,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from matcher.errors import InputError
 from matcher.structures import ImageSize
 from matcher.synthetic.cameras import CameraOptions, sample_cameras
 from matcher.synthetic.layouts import SceneOptions, sample_scenes
+from matcher.synthetic.meshes import (
+    MeshModel,
+    add_meshes,
+    find_meshes,
+    join_textures,
+    read_mesh,
+)
 from matcher.synthetic.render import RenderedViews, render
 from matcher.synthetic.textures import (
     MipAtlas,
@@ -77,13 +85,14 @@ class PoolOptions:
         return square, ImageSize(long, short), ImageSize(short, long)
 
 
-def _atlas(files: Sequence[Path], options: PoolOptions, seed: int) -> MipAtlas:
+def _textures(files: Sequence[Path], options: PoolOptions, seed: int) -> Tensor:
+    """Fresh crops and patterns (T, 3, size, size)."""
     generator = torch.Generator().manual_seed(seed)
     made = max(1, int(options.textures * options.procedural_share))
     parts = [procedural_textures(generator, made, options.texture_size)]
     if files:
         parts.append(load_textures(files, options.texture_size, seed, options.textures))
-    return build_atlas(torch.cat(parts)).to(options.device)
+    return torch.cat(parts)
 
 
 def _write(path: Path, views: RenderedViews, row: int) -> None:
@@ -106,6 +115,7 @@ def write_pool(
     options: PoolOptions,
     scene_options: SceneOptions | None = None,
     camera_options: CameraOptions | None = None,
+    meshes: Sequence[MeshModel] = (),
 ) -> Iterator[Path]:
     """Render scenes into ``folder``; yields each file when it is complete.
 
@@ -116,14 +126,19 @@ def write_pool(
     files = find_images(texture_folders)
     atlas: MipAtlas | None = None
     generation = -1
+    mesh_starts: list[int] = []
     for start in range(options.first, options.first + options.scenes, options.batch):
         if atlas is None or start // options.refresh != generation:
             generation = start // options.refresh
-            atlas = _atlas(files, options, options.seed * 100_003 + generation)
+            textures = _textures(files, options, options.seed * 100_003 + generation)
+            textures, mesh_starts = join_textures(textures, meshes)
+            atlas = build_atlas(textures).to(options.device)
         generator = torch.Generator().manual_seed(options.seed * 1_000_003 + start)
         size = options.shapes[start // options.batch % len(options.shapes)]
         count = min(options.batch, options.first + options.scenes - start)
         scene = sample_scenes(generator, count, atlas, scene_options)
+        if meshes:
+            scene = add_meshes(generator, scene, meshes, mesh_starts)
         cameras = sample_cameras(generator, scene, options.views, size, camera_options)
         views = render(scene, cameras, size)
         for row in range(count):
@@ -143,12 +158,16 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--textures", type=Path, nargs="*", default=[])
+    parser.add_argument("--meshes", type=Path, nargs="*", default=[])
     return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line of the pool."""
     given = _parse(arguments)
+    size = PoolOptions(scenes=1).texture_size
+    read = [read_mesh(path, size) for path in find_meshes(given.meshes)]
+    meshes = [mesh for mesh in read if mesh is not None]
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     options = PoolOptions(
         scenes=given.scenes,
@@ -159,7 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         device=given.device,
         batch=given.batch,
     )
-    for number, path in enumerate(write_pool(given.out, given.textures, options)):
+    for number, path in enumerate(write_pool(given.out, given.textures, options, meshes=meshes)):
         if number % 50 == 0:
             _log.info("%d of %d scenes: %s", number + 1, options.scenes, path.name)
 

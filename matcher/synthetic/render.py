@@ -16,6 +16,7 @@ from matcher.errors import InputError
 from matcher.structures import ImageSize
 from matcher.synthetic.scene import FACES, Cameras, Scene, ShapeCounts
 from matcher.synthetic.textures import sample_atlas
+from matcher.synthetic.triangles import MeshTables, build_mesh_tables, meet_mesh
 
 __all__ = ["RenderOptions", "RenderedViews", "cast_depth", "cast_pixels", "render"]
 
@@ -83,7 +84,8 @@ class _Tables:
 
     local_from_pixel (B, P, 3, 3): unit-frame direction of the ray of a homogeneous pixel.
     origin (B, P, 3): camera centre in the unit frame.
-    half_size, light (B, P, 3); faces (B, P * 6, 12): uv 6, tint 3, specular, backdrop, pad.
+    half_size, light (B, P, 3); faces (B, P * 6, 11): uv 6, tint 3, specular, backdrop.
+    inverse_k (B, 3, 3) and camera_light (B, 3), in the camera's frame, serve the mesh.
     """
 
     counts: ShapeCounts
@@ -95,6 +97,9 @@ class _Tables:
     texture: Tensor
     ambient: Tensor
     focal: Tensor
+    inverse_k: Tensor
+    camera_light: Tensor
+    mesh: MeshTables | None
 
     def rows(self, start: int, stop: int) -> _Tables:
         return _Tables(
@@ -107,6 +112,9 @@ class _Tables:
             self.texture[start:stop],
             self.ambient[start:stop],
             self.focal[start:stop],
+            self.inverse_k[start:stop],
+            self.camera_light[start:stop],
+            None if self.mesh is None else self.mesh.rows(start, stop),
         )
 
 
@@ -136,6 +144,11 @@ def _build_tables(scene: Scene, cameras: Cameras) -> _Tables:
         return value.repeat_interleave(num_views, 0)
 
     focal = torch.sqrt(cameras.k[..., 0, 0] * cameras.k[..., 1, 1])
+    rotation = cameras.cam_from_world[..., :3, :3]
+    camera_light = (rotation @ scene.light_direction[:, None, :, None])[..., 0]
+    mesh = None
+    if scene.mesh is not None:
+        mesh = build_mesh_tables(scene.mesh, cameras.k, cameras.cam_from_world)
     return _Tables(
         scene.counts,
         local_from_pixel.flatten(0, 1).float(),
@@ -146,6 +159,9 @@ def _build_tables(scene: Scene, cameras: Cameras) -> _Tables:
         per_view(scene.texture.flatten(1, 2)),
         per_view(scene.ambient.float()),
         focal.flatten().float(),
+        torch.linalg.inv(cameras.k).flatten(0, 1).float(),
+        camera_light.flatten(0, 1).float(),
+        mesh,
     )
 
 
@@ -338,6 +354,60 @@ def _shade(
     return torch.where(is_backdrop[..., None], colour, lit).clamp(0, 1), is_backdrop
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Seen:
+    """What rays (B, N) see: colour (B, N, 3), z-depth (0: backdrop), and a number per surface."""
+
+    colour: Tensor
+    depth: Tensor
+    label: Tensor
+
+
+def _add_mesh(
+    scene: Scene,
+    tables: _Tables,
+    pixels: Tensor,
+    depth: Tensor,
+    seen: _Seen,
+    options: RenderOptions,
+) -> _Seen:
+    """Draw the mesh over what it hides; ``depth`` counts backdrops."""
+    if tables.mesh is None:
+        return seen
+    hits = meet_mesh(tables.mesh, pixels, depth, options.culls(depth))
+    ray = pixels.expand(len(depth), -1, -1)[hits.view, :, hits.ray]
+    direction = (tables.inverse_k[hits.view] @ ray[..., None])[..., 0]
+    direction = torch.nn.functional.normalize(direction, dim=-1)
+    slant = -(hits.normal * direction).sum(-1).clamp(max=-0.02)
+    footprint = hits.depth / tables.focal[hits.view] * hits.per_metre * scene.atlas.size
+    lod = torch.log2(footprint.clamp(min=1e-6)) - options.anisotropy * torch.log2(slant)
+    colour = sample_atlas(scene.atlas, hits.texture, hits.uv, lod)
+    wrapped = 0.5 + 0.5 * (hits.normal * tables.camera_light[hits.view]).sum(-1)
+    ambient = tables.ambient[hits.view]
+    lit = (colour * (ambient + (1 - ambient) * wrapped)[:, None]).clamp(0, 1)
+    where = (hits.view, hits.ray)
+    return _Seen(
+        seen.colour.index_put(where, lit),
+        seen.depth.index_put(where, hits.depth),
+        seen.label.index_put(where, seen.label.new_tensor(tables.counts.total * FACES)),
+    )
+
+
+def _look(
+    scene: Scene,
+    tables: _Tables,
+    pixels: Tensor,
+    nearest: tuple[Tensor, Tensor],
+    options: RenderOptions,
+) -> _Seen:
+    """Colour and depth of rays whose nearest primitives are known."""
+    depth, owner = nearest
+    surface = _land(tables, pixels, depth, owner)
+    colour, is_backdrop = _shade(scene, tables, surface, depth, options)
+    seen = _Seen(colour, torch.where(is_backdrop, 0.0, depth), surface.face)
+    return _add_mesh(scene, tables, pixels, depth, seen, options)
+
+
 def _grid(size: ImageSize, like: Tensor) -> Tensor:
     """(1, 3, H * W) homogeneous pixel centres."""
     y, x = torch.meshgrid(
@@ -363,42 +433,34 @@ def _edge_pixels(label: Tensor, size: ImageSize, share: float) -> Tensor:
 
 
 def _smooth_edges(
-    scene: Scene,
-    tables: _Tables,
-    label: Tensor,
-    colour: Tensor,
-    size: ImageSize,
-    options: RenderOptions,
+    scene: Scene, tables: _Tables, seen: _Seen, size: ImageSize, options: RenderOptions
 ) -> Tensor:
-    """Replace the colour of pixels on outlines by the mean of four rays."""
-    chosen = _edge_pixels(label, size, options.edge_share)
-    shapes = torch.unique(label // FACES).tolist() if options.culls(label) else None
+    """Colours (B, N, 3) where those of pixels on outlines are the mean of four rays."""
+    chosen = _edge_pixels(seen.label, size, options.edge_share)
+    shapes: list[int] | None = None
+    if options.culls(seen.label):
+        visible = torch.unique(torch.div(seen.label, FACES, rounding_mode="floor"))
+        shapes = [index for index in visible.tolist() if index < tables.counts.total]
     x, y = (chosen % size.width).float(), (chosen // size.width).float()
-    offsets = colour.new_tensor(_SUBPIXELS)
+    offsets = seen.colour.new_tensor(_SUBPIXELS)
     sub_x = (x[:, None] + offsets[:, 0, None]).flatten(1)
     sub_y = (y[:, None] + offsets[:, 1, None]).flatten(1)
     pixels = torch.stack((sub_x, sub_y, torch.ones_like(sub_x)), 1)
-    depth, owner = _trace(tables, pixels, shapes)
-    surface = _land(tables, pixels, depth, owner)
-    samples, _ = _shade(scene, tables, surface, depth, options)
+    samples = _look(scene, tables, pixels, _trace(tables, pixels, shapes), options).colour
     mean = samples.reshape(len(chosen), len(_SUBPIXELS), -1, 3).mean(1)
-    return colour.scatter(1, chosen[..., None].expand(-1, -1, 3), mean)
+    return seen.colour.scatter(1, chosen[..., None].expand(-1, -1, 3), mean)
 
 
 def _render_rows(
     scene: Scene, tables: _Tables, size: ImageSize, options: RenderOptions
 ) -> tuple[Tensor, Tensor]:
     pixels = _grid(size, tables.origin)
-    if options.culls(pixels):
-        depth, owner = _trace_grid(tables, size)
-    else:
-        depth, owner = _trace(tables, pixels)
-    surface = _land(tables, pixels, depth, owner)
-    colour, is_backdrop = _shade(scene, tables, surface, depth, options)
+    culls = options.culls(pixels)
+    nearest = _trace_grid(tables, size) if culls else _trace(tables, pixels)
+    seen = _look(scene, tables, pixels, nearest, options)
     if options.edge_share > 0:
-        colour = _smooth_edges(scene, tables, surface.face, colour, size, options)
-    visible = torch.where(is_backdrop, 0.0, depth)
-    return colour, visible
+        return _smooth_edges(scene, tables, seen, size, options), seen.depth
+    return seen.colour, seen.depth
 
 
 def render(
@@ -433,18 +495,22 @@ def render(
     return RenderedViews(image.permute(0, 1, 4, 2, 3).contiguous(), depth, cameras)
 
 
-def _cast(scene: Scene, tables: _Tables, pixels: Tensor) -> Tensor:
+def _cast(tables: _Tables, pixels: Tensor) -> Tensor:
     """z-depth (B, N) of pixels (B or 1, 3, N), 0 on backdrops."""
     depth, owner = _trace(tables, pixels)
     face = _land(tables, pixels, depth, owner).face
     backdrop = _gather_rows(tables.faces[..., 10:11], face)[..., 0] > 0.5
-    return torch.where(backdrop, 0.0, depth)
+    visible = torch.where(backdrop, 0.0, depth)
+    if tables.mesh is None:
+        return visible
+    hits = meet_mesh(tables.mesh, pixels, depth, RenderOptions().culls(depth))
+    return visible.index_put((hits.view, hits.ray), hits.depth)
 
 
 def cast_depth(scene: Scene, cameras: Cameras, size: ImageSize) -> Tensor:
     """Only the z-depth (S, V, H, W), metres, 0 on backdrops; much cheaper than ``render``."""
     tables = _build_tables(scene, cameras)
-    depth = _cast(scene, tables, _grid(size, tables.origin))
+    depth = _cast(tables, _grid(size, tables.origin))
     return depth.reshape(*cameras.k.shape[:2], size.height, size.width)
 
 
@@ -452,4 +518,4 @@ def cast_pixels(scene: Scene, cameras: Cameras, pixels: Tensor) -> Tensor:
     """z-depth (S, V, N), metres, 0 on backdrops, at pixels (S, V, N, 2), x then y."""
     tables = _build_tables(scene, cameras)
     homogeneous = torch.cat((pixels, torch.ones_like(pixels[..., :1])), -1).flatten(0, 1).mT
-    return _cast(scene, tables, homogeneous.to(tables.origin)).reshape(pixels.shape[:-1])
+    return _cast(tables, homogeneous.to(tables.origin)).reshape(pixels.shape[:-1])

@@ -16,7 +16,7 @@ from torch import Tensor
 from matcher.errors import InputError
 from matcher.synthetic.textures import MipAtlas
 
-__all__ = ["Cameras", "Scene", "ShapeCounts"]
+__all__ = ["FACES", "Cameras", "Scene", "SceneMesh", "ShapeCounts", "ShapeKind"]
 
 FACES = 6
 ShapeKind = Literal["box", "ellipsoid", "cylinder", "enclosure"]
@@ -53,6 +53,29 @@ class ShapeCounts:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class SceneMesh:
+    """One textured triangle mesh in each of S scenes, padded to F triangles with empty ones.
+
+    Attributes:
+        triangles: (S, F, 3, 3) float64 corners, world frame, metres.
+        uv: (S, F, 3, 2) float32 texture coordinates.
+        texture: (S, F) int32, index into the atlas.
+    """
+
+    triangles: Tensor
+    uv: Tensor
+    texture: Tensor
+
+    def to(self, device: torch.device | str) -> SceneMesh:
+        """The same meshes on another device."""
+        return SceneMesh(self.triangles.to(device), self.uv.to(device), self.texture.to(device))
+
+    def select(self, rows: Tensor) -> SceneMesh:
+        """The meshes of some of the scenes."""
+        return SceneMesh(self.triangles[rows], self.uv[rows], self.texture[rows])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Scene:
     """S scenes of P primitives with 6 faces each (ellipsoids: cube-map; cylinders: -, side, caps).
 
@@ -71,7 +94,10 @@ class Scene:
         attention: (S, A, 3) float64, points worth looking at.
         view_distance: (S, 2) float64, nearest and farthest camera from an attention point, metres.
         elevation: (S, 2) float64, lowest and highest camera elevation seen from there, radians.
+        anchor: (S, 3) float64, where a further object can stand.
+        anchor_size: (S,) float64, about how large it may be, metres.
         atlas: the textures.
+        mesh: a triangle mesh in each scene, or None.
     """
 
     counts: ShapeCounts
@@ -88,7 +114,10 @@ class Scene:
     attention: Tensor
     view_distance: Tensor
     elevation: Tensor
+    anchor: Tensor
+    anchor_size: Tensor
     atlas: MipAtlas
+    mesh: SceneMesh | None = None
 
     def __post_init__(self) -> None:
         num, shapes = self.center.shape[0], self.counts.total
@@ -102,15 +131,21 @@ class Scene:
     def __len__(self) -> int:
         return int(self.center.shape[0])
 
+    def _tensors(self) -> dict[str, Tensor]:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
     def to(self, device: torch.device | str) -> Scene:
         """The same scenes on another device."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Scene(**{k: v if k == "counts" else v.to(device) for k, v in values.items()})
+        moved = {name: value.to(device) for name, value in self._tensors().items()}
+        mesh = None if self.mesh is None else self.mesh.to(device)
+        return Scene(counts=self.counts, atlas=self.atlas.to(device), mesh=mesh, **moved)
 
     def select(self, rows: Tensor) -> Scene:
         """Some of the scenes, by index."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Scene(**{k: v if k in ("counts", "atlas") else v[rows] for k, v in values.items()})
+        chosen = {name: value[rows] for name, value in self._tensors().items()}
+        mesh = None if self.mesh is None else self.mesh.select(rows)
+        return Scene(counts=self.counts, atlas=self.atlas, mesh=mesh, **chosen)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -54,10 +54,8 @@ def test_command_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"), pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             pool,
-            "_atlas",
-            lambda *_: pool.build_atlas(
-                pool.procedural_textures(torch.Generator().manual_seed(0), 5, 32)
-            ),
+            "_textures",
+            lambda *_: pool.procedural_textures(torch.Generator().manual_seed(0), 5, 32),
         )
         main(["--out", str(tmp_path), "--scenes", "1", "--views", "2", "--size", "32"])
     assert (tmp_path / "scene_000000.npz").exists()
