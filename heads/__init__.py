@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from heads.build import DenseHead, build_head
 from heads.config import ActivationRange, HeadConfig
-from heads.outputs import DenseOutput
+from heads.outputs import DenseOutput, RawMaps
 
-__all__ = ["ActivationRange", "DenseHead", "DenseOutput", "HeadConfig", "build_head"]
+__all__ = ["ActivationRange", "DenseHead", "DenseOutput", "HeadConfig", "RawMaps", "build_head"]

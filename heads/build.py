@@ -12,7 +12,7 @@ from heads.config import HeadConfig
 from heads.dpt import DPTPointHead
 from heads.linear import LinearPointHead
 from heads.local_features import FusedHead, MLPLocalFeatures
-from heads.outputs import DenseOutput
+from heads.outputs import DenseOutput, RawMaps
 
 __all__ = ["DenseHead", "build_head"]
 
@@ -52,6 +52,21 @@ class DenseHead(nn.Module):
         if config.local_features == "mlp":
             self.local_features = MLPLocalFeatures(encoder_dim, decoder_dim, patch_size, config)
 
+    def raw(
+        self,
+        layers: list[Tensor],
+        grid: tuple[int, int],
+        pyramid: Sequence[Tensor] = (),
+        pixels: Tensor | None = None,
+    ) -> RawMaps:
+        """The maps before any activation, for losses that look at few pixels; see ``forward``."""
+        if self.fused is not None:
+            assert pixels is not None
+            return RawMaps(*self.fused(layers, grid, pyramid, pixels))
+        assert self.points is not None
+        features = None if self.local_features is None else self.local_features(layers, grid)
+        return RawMaps(self.points(layers, grid), features)
+
     def forward(
         self,
         layers: list[Tensor],
@@ -67,19 +82,12 @@ class DenseHead(nn.Module):
             pyramid: the stem's maps at 1/2, 1/4, 1/8, for a fused head.
             pixels: (B, 3, H, W), for a fused head.
         """
-        features: Tensor | None = None
-        if self.fused is not None:
-            assert pixels is not None
-            points, features = self.fused(layers, grid, pyramid, pixels)
-        else:
-            assert self.points is not None
-            points = self.points(layers, grid)
-            if self.local_features is not None:
-                features = self.local_features(layers, grid)
+        maps = self.raw(layers, grid, pyramid, pixels)
+        features = maps.features
         # Exponentials and norms need full precision whatever the tokens were computed in.
-        with torch.autocast(points.device.type, enabled=False):
+        with torch.autocast(maps.points.device.type, enabled=False):
             return dense_output(
-                points.float(), None if features is None else features.float(), self.config
+                maps.points.float(), None if features is None else features.float(), self.config
             )
 
 

@@ -28,7 +28,9 @@ class ActivationRange:
 
     def __post_init__(self) -> None:
         if self.kind not in ("exp", "sigmoid", "square", "linear"):
-            raise ValueError(f"activation kind: expected exp, sigmoid, square, linear, got {self.kind!r}")
+            raise ValueError(
+                f"activation kind: expected exp, sigmoid, square, linear, got {self.kind!r}"
+            )
         if not self.low < self.high:
             raise ValueError(f"activation range: expected low < high, got {self.low}, {self.high}")
 

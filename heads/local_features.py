@@ -48,8 +48,8 @@ class _RefineBlock(nn.Module):
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        update: Tensor = self.conv2(F.gelu(self.conv1(x)))
-        return F.gelu(x + update)
+        update: Tensor = self.conv2(F.relu(self.conv1(x)))
+        return F.relu(x + update)
 
 
 class FusedHead(nn.Module):
@@ -73,7 +73,11 @@ class FusedHead(nn.Module):
         half_in, quarter_in, eighth_in = pyramid_dims
         self.tokens = nn.Linear(encoder_dim + decoder_dim, coarse)
         self.down = nn.ModuleList(
-            [nn.Conv2d(coarse, eighth, 1), nn.Conv2d(eighth, quarter, 1), nn.Conv2d(quarter, half, 1)]
+            [
+                nn.Conv2d(coarse, eighth, 1),
+                nn.Conv2d(eighth, quarter, 1),
+                nn.Conv2d(quarter, half, 1),
+            ]
         )
         self.lateral = nn.ModuleList(
             [
@@ -84,7 +88,9 @@ class FusedHead(nn.Module):
         )
         # The stem has already halved the image: full-resolution detail comes straight from it.
         self.detail = nn.Conv2d(12, half, 3, padding=1)
-        self.refine = nn.ModuleList([_RefineBlock(eighth), _RefineBlock(quarter), _RefineBlock(half)])
+        self.refine = nn.ModuleList(
+            [_RefineBlock(eighth), _RefineBlock(quarter), _RefineBlock(half)]
+        )
         self.points_hidden = nn.Conv2d(quarter, quarter, 3, padding=1)
         self.points_out = nn.Conv2d(quarter, 4, 1)
         self.features_out = nn.Conv2d(half, 4 * config.local_feature_channels, 3, padding=1)
@@ -101,7 +107,7 @@ class FusedHead(nn.Module):
         detail = self.lateral[2](half) + self.detail(F.pixel_unshuffle(pixels, 2))
         half_path = self._rise(2, quarter_path, detail)
         features = F.pixel_shuffle(self.features_out(half_path), 2)
-        points = self.points_out(F.gelu(self.points_hidden(quarter_path)))
+        points = self.points_out(F.relu(self.points_hidden(quarter_path)))
         points = F.interpolate(points, scale_factor=4, mode="bilinear", align_corners=False)
         return points, features
 

@@ -6,7 +6,21 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-__all__ = ["DenseOutput"]
+__all__ = ["DenseOutput", "RawMaps"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RawMaps:
+    """A head's maps before the activations, channel first.
+
+    Attributes:
+        points: (B, 4, H, W) xyz and confidence.
+        features: (B, D + 1, H, W) descriptor and its confidence ((B, D, H, W) when the confidence
+            is shared), or ``None``.
+    """
+
+    points: Tensor
+    features: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -7,7 +7,8 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import torch
-from heads import DenseOutput, build_head
+from heads import DenseHead, DenseOutput, RawMaps, build_head
+from heads.local_features import FusedHead
 from torch import Tensor, nn
 
 from matcher.errors import InputError
@@ -78,9 +79,7 @@ class Encoder(nn.Module):
         super().__init__()
         dim = config.encoder.embed_dim
         self.stem: PatchStem | ConvolutionalStem = (
-            PatchStem(dim, config.patch_size)
-            if config.stem == "patch"
-            else ConvolutionalStem(dim)
+            PatchStem(dim, config.patch_size) if config.stem == "patch" else ConvolutionalStem(dim)
         )
         self.blocks = nn.ModuleList(SelfBlock(config.encoder) for _ in range(config.encoder.depth))
         self.norm = layer_norm(dim)
@@ -159,7 +158,7 @@ class TwoViewNetwork(nn.Module):
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
 
-        def head() -> nn.Module:
+        def head() -> DenseHead:
             return build_head(
                 config.head,
                 encoder_dim=config.encoder.embed_dim,
@@ -170,7 +169,7 @@ class TwoViewNetwork(nn.Module):
             )
 
         self.head0 = head()
-        self.head1: nn.Module | None = None if config.share_views else head()
+        self.head1: DenseHead | None = None if config.share_views else head()
         _initialise(self)
 
     def encode(self, pixels: Tensor) -> EncodedViews:
@@ -216,11 +215,24 @@ class TwoViewNetwork(nn.Module):
             pixels0: (B, 3, H0, W0) in [-1, 1].
             pixels1: (B, 3, H1, W1) in [-1, 1].
         """
-        if pixels0.shape == pixels1.shape:
-            both = self.encode(torch.cat([pixels0, pixels1]))
-            half = pixels0.shape[0]
-            return self.decode(_rows(both, slice(0, half)), _rows(both, slice(half, None)))
-        return self.decode(self.encode(pixels0), self.encode(pixels1))
+        return self.decode(*self._encode_both(pixels0, pixels1))
+
+    def forward_raw(self, pixels0: Tensor, pixels1: Tensor) -> tuple[RawMaps, RawMaps]:
+        """``forward`` without activations: for training, which looks at few of the pixels."""
+        view0, view1 = self._encode_both(pixels0, pixels1)
+        layers0, layers1 = self.decoder(view0, view1)
+        head1 = self.head0 if self.head1 is None else self.head1
+        return (
+            self.head0.raw(layers0, view0.grid, view0.pyramid, view0.pixels),
+            head1.raw(layers1, view1.grid, view1.pyramid, view1.pixels),
+        )
+
+    def _encode_both(self, pixels0: Tensor, pixels1: Tensor) -> tuple[EncodedViews, EncodedViews]:
+        if pixels0.shape != pixels1.shape:
+            return self.encode(pixels0), self.encode(pixels1)
+        both = self.encode(torch.cat([pixels0, pixels1]))
+        half = pixels0.shape[0]
+        return _rows(both, slice(0, half)), _rows(both, slice(half, None))
 
     def encode_each(self, images: Sequence[Tensor]) -> list[EncodedViews]:
         """Encode (3, H, W) images of any mixture of shapes, portrait and landscape together."""
@@ -282,3 +294,12 @@ def _initialise(network: nn.Module) -> None:
             nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+    for module in network.modules():
+        if isinstance(module, FusedHead):
+            # Raw distances and confidences pass an exponential: they must start near zero. The
+            # stem's maps have a spread of about ten.
+            for lateral in module.lateral:
+                nn.init.normal_(lateral.weight, std=0.1 * lateral.in_channels**-0.5)
+            nn.init.normal_(module.points_out.weight, std=1e-3)
+            nn.init.constant_(module.points_out.bias, 0.1)
+            nn.init.normal_(module.features_out.weight, std=0.01)

@@ -50,6 +50,7 @@ __all__ = [
     "MatchConfidenceMode",
     "MatchingLossOptions",
     "Normalization",
+    "PixelFeatures",
     "PointmapErrors",
     "PointmapLossOptions",
     "PointmapTargets",
@@ -60,6 +61,7 @@ __all__ = [
     "info_nce",
     "masked_mean",
     "masked_patch_mse",
+    "matching_loss",
     "mean_distance",
     "near_duplicates",
     "pointmap_errors",
@@ -82,6 +84,21 @@ class LossOptions:
         for name in ("pointmap_weight", "matching_weight"):
             weight = getattr(self, name)
             require(name, 0 <= weight < math.inf, "a number >= 0", weight)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PixelFeatures:
+    """What the matching loss needs of one view.
+
+    Attributes:
+        descriptors: (B, N, D) unit descriptors at the correspondences.
+        confidence: (B, N) their confidence, > 0, or ``None``.
+        negatives: (B, M, D) unit descriptors of further negatives, or ``None``.
+    """
+
+    descriptors: Tensor
+    confidence: Tensor | None = None
+    negatives: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +181,12 @@ def total_loss(
     matching = matching_error = torch.zeros_like(total)
     num_matches = torch.zeros((), dtype=torch.int64, device=total.device)
     if correspondences is not None:
-        matching, matching_error = _matching_loss(
-            output0, output1, correspondences, options.matching, temperature
+        matching, matching_error = matching_loss(
+            _features_at(output0, correspondences.pixels0, correspondences.negatives0),
+            _features_at(output1, correspondences.pixels1, correspondences.negatives1),
+            correspondences,
+            options.matching,
+            temperature,
         )
         total = total + options.matching_weight * matching
         num_matches = correspondences.valid.sum()
@@ -180,29 +201,34 @@ def total_loss(
     )
 
 
-def _matching_loss(
-    output0: DenseOutput,
-    output1: DenseOutput,
+def matching_loss(
+    features0: PixelFeatures,
+    features1: PixelFeatures,
     pairs: Correspondences,
     options: MatchingLossOptions,
-    temperature: Tensor | None,
+    temperature: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Confidence-weighted and plain mean InfoNCE."""
-    dense0, dense1 = output0.descriptors, output1.descriptors
-    if dense0 is None or dense1 is None:
-        raise InputError("correspondences", "outputs with descriptors", "outputs without")
+    """Confidence-weighted and plain mean InfoNCE, both ().
+
+    Args:
+        features0: features at ``pairs.pixels0`` and ``pairs.negatives0``.
+        features1: features at ``pairs.pixels1`` and ``pairs.negatives1``.
+        pairs: true matches.
+        options: how descriptors are compared.
+        temperature: learned temperature (), > 0, instead of the one in ``options``.
+    """
     ignore = None
     radius = options.duplicate_radius_px
     if radius is not None:
         ignore = near_duplicates(pairs.pixels0, radius) | near_duplicates(pairs.pixels1, radius)
     loss = info_nce(
-        gather_pixels(dense0, pairs.pixels0),
-        gather_pixels(dense1, pairs.pixels1),
+        features0.descriptors,
+        features1.descriptors,
         pairs.valid,
         options.temperature if temperature is None else temperature,
         options.mode,
-        negatives0=None if pairs.negatives0 is None else gather_pixels(dense0, pairs.negatives0),
-        negatives1=None if pairs.negatives1 is None else gather_pixels(dense1, pairs.negatives1),
+        negatives0=features0.negatives,
+        negatives1=features1.negatives,
         negatives0_valid=pairs.negatives0_valid,
         negatives1_valid=pairs.negatives1_valid,
         ignore=ignore,
@@ -210,18 +236,29 @@ def _matching_loss(
         probability_floor=options.probability_floor,
     )
     plain = masked_mean(loss, pairs.valid)
-    sure0, sure1 = output0.descriptor_confidence, output1.descriptor_confidence
-    if sure0 is None or sure1 is None:
+    if features0.confidence is None or features1.confidence is None:
         return plain, plain
     weighted = confidence_weighted_matching(
         loss,
-        gather_pixels(sure0, pairs.pixels0),
-        gather_pixels(sure1, pairs.pixels1),
+        features0.confidence,
+        features1.confidence,
         pairs.valid,
         options.alpha,
         options.confidence,
     )
     return masked_mean(weighted, pairs.valid), plain
+
+
+def _features_at(output: DenseOutput, pixels: Tensor, negatives: Tensor | None) -> PixelFeatures:
+    dense = output.descriptors
+    if dense is None:
+        raise InputError("correspondences", "outputs with descriptors", "outputs without")
+    sure = output.descriptor_confidence
+    return PixelFeatures(
+        gather_pixels(dense, pixels),
+        None if sure is None else gather_pixels(sure, pixels),
+        None if negatives is None else gather_pixels(dense, negatives),
+    )
 
 
 def _weighted_view(error: Tensor, confidence: Tensor, counted: Tensor, alpha: float) -> Tensor:

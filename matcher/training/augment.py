@@ -1,0 +1,71 @@
+"""What a camera does to a picture: colour, exposure, noise, blur, compression; crops and turns."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["photometric", "resize_image", "rotation_about_axis"]
+
+ByteImage = npt.NDArray[np.uint8]
+
+
+def photometric(random: np.random.Generator, image: ByteImage, strength: float = 1.0) -> ByteImage:
+    """Change the look of an (H, W, 3) image, not its geometry.
+
+    Args:
+        random: source of randomness.
+        image: uint8 RGB.
+        strength: 0 changes nothing, 1 is the usual range (day to dusk, phone to scanner).
+    """
+    values = image.astype(np.float32) / 255
+    if random.random() < 0.8:
+        gain = np.exp(random.normal(0, 0.25 * strength))
+        balance = np.exp(random.normal(0, 0.08 * strength, 3)).astype(np.float32)
+        gamma = np.exp(random.normal(0, 0.25 * strength))
+        values = np.clip(values * gain * balance, 0, 1) ** gamma
+    if random.random() < 0.6:
+        grey = values @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
+        saturation = random.uniform(0.0 if random.random() < 0.15 else 0.5, 1.5)
+        values = grey[..., None] + saturation * (values - grey[..., None])
+        contrast = np.exp(random.normal(0, 0.2 * strength))
+        mean = float(grey.mean())
+        values = mean + contrast * (values - mean)
+    if random.random() < 0.25 * strength:
+        values = _shade(random, values)
+    if random.random() < 0.25 * strength:
+        sigma = random.uniform(0.3, 1.5)
+        values = cv2.GaussianBlur(values, (0, 0), sigma)
+    if random.random() < 0.4:
+        spread = random.uniform(0.002, 0.04 * strength)
+        values = values + random.standard_normal(values.shape, dtype=np.float32) * spread
+    bytes_ = np.clip(np.rint(values * 255), 0, 255).astype(np.uint8)
+    if random.random() < 0.3 * strength:
+        quality = int(random.integers(25, 90))
+        _, coded = cv2.imencode(".jpg", bytes_[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+        bytes_ = np.ascontiguousarray(cv2.imdecode(coded, cv2.IMREAD_COLOR)[..., ::-1])
+    return bytes_
+
+
+def _shade(random: np.random.Generator, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """A soft shadow or highlight: a smooth field of a few random bumps."""
+    field = random.uniform(0.4, 1.4, (3, 3)).astype(np.float32)
+    smooth = cv2.resize(field, (values.shape[1], values.shape[0]), interpolation=cv2.INTER_CUBIC)
+    shaded: npt.NDArray[np.float32] = values * smooth[..., None]
+    return shaded
+
+
+def resize_image(image: ByteImage, shape: tuple[int, int]) -> ByteImage:
+    """Resize to (height, width), averaging when it shrinks."""
+    shrinks = image.shape[0] > shape[0]
+    resized = cv2.resize(
+        image, (shape[1], shape[0]), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    )
+    return np.asarray(resized, dtype=np.uint8)
+
+
+def rotation_about_axis(quarter_turns: int) -> npt.NDArray[np.float64]:
+    """(3, 3) rotation of a camera whose picture is turned counter-clockwise by quarter turns."""
+    turn = np.array([[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    return np.linalg.matrix_power(turn, quarter_turns % 4)

@@ -1,0 +1,213 @@
+"""One training pair, and a batch of them: what the losses see."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from matcher.training.losses import Correspondences, PointmapTargets
+
+__all__ = ["SparseMatches", "TrainingBatch", "TrainingSample", "collate", "select_matches"]
+
+ByteImage = npt.NDArray[np.uint8]
+_JITTER_PX = (2.5, 8.0)
+_CLEAR_PX = 2.5
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SparseMatches:
+    """A fixed number of correspondences between integer pixels, padded; see ``Correspondences``."""
+
+    pixels0: npt.NDArray[np.int64]
+    pixels1: npt.NDArray[np.int64]
+    valid: npt.NDArray[np.bool_]
+    negatives0: npt.NDArray[np.int64]
+    negatives1: npt.NDArray[np.int64]
+    negatives0_valid: npt.NDArray[np.bool_]
+    negatives1_valid: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingSample:
+    """One pair of (H, W, 3) images with whatever truth its source has.
+
+    Attributes:
+        image0, image1: uint8 RGB.
+        matches: correspondences.
+        points0, points1: (H, W, 3) float32 in camera 0's frame, or ``None`` where unknown.
+        valid0, valid1: (H, W) bool, where the points are known.
+        is_metric: whether the points are in metres.
+        source: name of the source, for the log.
+    """
+
+    image0: ByteImage
+    image1: ByteImage
+    matches: SparseMatches
+    points0: npt.NDArray[np.float32] | None = None
+    points1: npt.NDArray[np.float32] | None = None
+    valid0: npt.NDArray[np.bool_] | None = None
+    valid1: npt.NDArray[np.bool_] | None = None
+    is_metric: bool = False
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingBatch:
+    """Pairs of one shape: pixels (B, 3, H, W) in [-1, 1], targets, correspondences."""
+
+    pixels0: Tensor
+    pixels1: Tensor
+    targets: PointmapTargets
+    correspondences: Correspondences
+    sources: tuple[str, ...]
+
+    def to(self, device: torch.device) -> TrainingBatch:
+        """The same batch on another device."""
+        if device.type == "cpu":
+            return self
+
+        def move(value: Tensor | None) -> Tensor | None:
+            return None if value is None else value.to(device, non_blocking=True)
+
+        targets, pairs = self.targets, self.correspondences
+        return TrainingBatch(
+            self.pixels0.to(device, non_blocking=True),
+            self.pixels1.to(device, non_blocking=True),
+            PointmapTargets(
+                *(
+                    getattr(targets, name).to(device, non_blocking=True)
+                    for name in ("points0", "points1", "valid0", "valid1", "is_metric")
+                )
+            ),
+            Correspondences(
+                pairs.pixels0.to(device),
+                pairs.pixels1.to(device),
+                pairs.valid.to(device),
+                move(pairs.negatives0),
+                move(pairs.negatives1),
+                move(pairs.negatives0_valid),
+                move(pairs.negatives1_valid),
+            ),
+            self.sources,
+        )
+
+
+def select_matches(
+    random: np.random.Generator,
+    keypoints0: npt.NDArray[np.floating],
+    keypoints1: npt.NDArray[np.floating],
+    shape: tuple[int, int],
+    count: int,
+    *,
+    exact: bool,
+) -> SparseMatches:
+    """Choose ``count`` correspondences and hard negatives beside them.
+
+    Descriptors live on integer pixels. Where candidates abound (``exact``), those are taken whose
+    counterpart lies close to a pixel centre, so that rounding costs at most a quarter of a pixel.
+    The negatives lie a few pixels beside a positive and clear of all others: they teach precision.
+
+    Args:
+        random: source of randomness.
+        keypoints0: (K, 2) candidates in image 0, pixels.
+        keypoints1: (K, 2) their counterparts.
+        shape: (height, width) of both images.
+        count: correspondences wanted; fewer are padded.
+        exact: whether the candidates are exact to a fraction of a pixel.
+    """
+    rounded0, rounded1 = np.rint(keypoints0), np.rint(keypoints1)
+    height, width = shape
+    upper = np.array([width - 1, height - 1])
+    usable = np.ones(len(rounded0), dtype=bool)
+    for rounded in (rounded0, rounded1):
+        usable &= ((rounded >= 0) & (rounded <= upper)).all(axis=1)
+    off_centre = np.maximum(
+        np.abs(rounded0 - keypoints0).max(axis=1, initial=0),
+        np.abs(rounded1 - keypoints1).max(axis=1, initial=0),
+    )
+    if exact:
+        near = usable & (off_centre <= 0.25)
+        usable = near if near.sum() >= count // 4 else usable
+    chosen = np.flatnonzero(usable)
+    if len(chosen) > count:
+        chosen = random.choice(chosen, count, replace=False)
+    pixels0 = np.zeros((count, 2), dtype=np.int64)
+    pixels1 = np.zeros((count, 2), dtype=np.int64)
+    valid = np.zeros(count, dtype=bool)
+    pixels0[: len(chosen)] = rounded0[chosen]
+    pixels1[: len(chosen)] = rounded1[chosen]
+    valid[: len(chosen)] = True
+    negatives0, negatives0_valid = _beside(random, pixels0, valid, upper)
+    negatives1, negatives1_valid = _beside(random, pixels1, valid, upper)
+    return SparseMatches(
+        pixels0, pixels1, valid, negatives0, negatives1, negatives0_valid, negatives1_valid
+    )
+
+
+def _beside(
+    random: np.random.Generator,
+    pixels: npt.NDArray[np.int64],
+    valid: npt.NDArray[np.bool_],
+    upper: npt.NDArray[np.int64],
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Pixels a few pixels beside each given one, and whether they are clear of all the others."""
+    angle = random.uniform(0, 2 * np.pi, len(pixels))
+    radius = random.uniform(*_JITTER_PX, len(pixels))
+    offset = np.stack([np.cos(angle), np.sin(angle)], axis=1) * radius[:, None]
+    beside = np.rint(pixels + offset).astype(np.int64)
+    inside = ((beside >= 0) & (beside <= upper)).all(axis=1)
+    beside = np.clip(beside, 0, upper)
+    distance = (beside[:, None].astype(np.float32) - pixels[None].astype(np.float32)) ** 2
+    distance = distance.sum(axis=2)
+    distance[:, ~valid] = np.inf
+    clear = distance.min(axis=1) >= _CLEAR_PX**2 - 1
+    return beside, inside & clear & valid
+
+
+def collate(samples: Sequence[TrainingSample]) -> TrainingBatch:
+    """Stack samples of one shape."""
+
+    def pixels(images: list[ByteImage]) -> Tensor:
+        stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+        # Contiguous channels-last memory is what convolutions on a CPU like best.
+        return stacked.float().div_(127.5).sub_(1)
+
+    height, width = samples[0].image0.shape[:2]
+    nowhere = np.zeros((height, width), dtype=bool)
+    unknown = np.zeros((height, width, 3), dtype=np.float32)
+
+    def stack(name: str, missing: npt.NDArray[np.generic]) -> Tensor:
+        values = [getattr(sample, name) for sample in samples]
+        return torch.from_numpy(np.stack([missing if v is None else v for v in values]))
+
+    def matches(name: str) -> Tensor:
+        return torch.from_numpy(np.stack([getattr(sample.matches, name) for sample in samples]))
+
+    targets = PointmapTargets(
+        stack("points0", unknown),
+        stack("points1", unknown),
+        stack("valid0", nowhere),
+        stack("valid1", nowhere),
+        torch.tensor([sample.is_metric for sample in samples]),
+    )
+    names = (
+        "pixels0",
+        "pixels1",
+        "valid",
+        "negatives0",
+        "negatives1",
+        "negatives0_valid",
+        "negatives1_valid",
+    )
+    return TrainingBatch(
+        pixels([sample.image0 for sample in samples]),
+        pixels([sample.image1 for sample in samples]),
+        targets,
+        Correspondences(*(matches(name) for name in names)),
+        tuple(sample.source for sample in samples),
+    )
