@@ -28,20 +28,20 @@ help:
 
 setup: $(READY)
 
+# PyTorch alone and first, so that no other package decides which build of it is taken.
 $(VENV)/.torch: constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
 		echo "Widebase needs Python 3.10 or newer; '$(PYTHON)' is" \
 			"$$($(PYTHON) --version 2>&1 || true). Name another: make PYTHON=python3.11" >&2; \
 		exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	# PyTorch alone and first, so that no other package decides which build of it is taken.
 	$(PIP) install -c constraints.txt $(TORCH_INSTALL)
 	@touch $@
 
+# On a machine without the X libraries OpenCV's ordinary wheel cannot be loaded; the headless
+# one holds the same functions.
 $(READY): $(VENV)/.torch pyproject.toml constraints.txt
 	$(PIP) install -c constraints.txt -e '.[dev]'
-	# On a machine without the X libraries OpenCV's ordinary wheel cannot be loaded; the headless
-	# one holds the same functions.
 	@$(BIN)/python -c 'import cv2' 2>/dev/null || { \
 		echo 'OpenCV cannot be loaded here; taking its headless build.'; \
 		$(PIP) uninstall -y opencv-python; \
