@@ -1,0 +1,54 @@
+"""Matching: reciprocal search in dense maps, choice of matches, subpixel ends, crops."""
+
+from __future__ import annotations
+
+from matcher.matching.cells import CellNearest
+from matcher.matching.coarse_to_fine import (
+    CropBox,
+    CropPair,
+    choose_covering,
+    merge_matches,
+    partner_box,
+    plan_crops,
+    window_grid,
+)
+from matcher.matching.nearest import FaissNearest, Metric, NearestNeighbour, TorchNearest
+from matcher.matching.options import MatchingOptions, SearchBackend
+from matcher.matching.reciprocal import (
+    SearchFactory,
+    build_search,
+    reciprocal_from_starts,
+    reciprocal_matches,
+    reciprocal_points,
+    union_matches,
+)
+from matcher.matching.select import select_matches, top_k_rows
+from matcher.matching.subpixel import SubpixelMatches, refine_soft_argmax, refine_subpixel
+
+__all__ = [
+    "CellNearest",
+    "CropBox",
+    "CropPair",
+    "FaissNearest",
+    "MatchingOptions",
+    "Metric",
+    "NearestNeighbour",
+    "SearchBackend",
+    "SearchFactory",
+    "SubpixelMatches",
+    "TorchNearest",
+    "build_search",
+    "choose_covering",
+    "merge_matches",
+    "partner_box",
+    "plan_crops",
+    "reciprocal_from_starts",
+    "reciprocal_matches",
+    "reciprocal_points",
+    "refine_soft_argmax",
+    "refine_subpixel",
+    "select_matches",
+    "top_k_rows",
+    "union_matches",
+    "window_grid",
+]

@@ -65,9 +65,7 @@ class CellNearest:
         InputError: wrong shapes, no pixel allowed, or ``dot`` on vectors that are not unit.
     """
 
-    def __init__(
-        self, grid: Tensor, allowed: Tensor | None = None, metric: Metric = "dot"
-    ) -> None:
+    def __init__(self, grid: Tensor, allowed: Tensor | None = None, metric: Metric = "dot") -> None:
         if grid.ndim != 3:
             raise InputError("grid", "shape (H, W, D)", f"{tuple(grid.shape)}")
         height, width, dimensions = grid.shape
@@ -158,12 +156,13 @@ class CellNearest:
         best = local.new_full((len(local),), -torch.inf)
         index = torch.full((len(local),), self._num_rows, device=local.device)
         pairs = torch.nonzero(possible)
-        for block in pairs.split(_PAIR_BLOCK):
-            found = self._surviving_children(features, _Candidates(block[:, 0], block[:, 1]))
-            for query, cell in zip(
-                found.query.split(_PAIR_BLOCK), found.cell.split(_PAIR_BLOCK), strict=True
-            ):
-                self._compare_pixels(local, _Candidates(query, cell), best, index)
+        for start in range(0, len(pairs), _PAIR_BLOCK):
+            block = pairs[start : start + _PAIR_BLOCK]
+            left = self._surviving_children(features, _Candidates(block[:, 0], block[:, 1]))
+            for begin in range(0, len(left.query), _PAIR_BLOCK):
+                part = slice(begin, begin + _PAIR_BLOCK)
+                candidates = _Candidates(left.query[part], left.cell[part])
+                self._compare_pixels(local, candidates, best, index)
         return best, index
 
     def _surviving_children(self, features: Tensor, parents: _Candidates) -> _Candidates:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import faiss
 import numpy as np
@@ -65,9 +65,7 @@ class TorchNearest:
         InputError: no row is allowed, or wrong shapes.
     """
 
-    def __init__(
-        self, rows: Tensor, allowed: Tensor | None = None, metric: Metric = "dot"
-    ) -> None:
+    def __init__(self, rows: Tensor, allowed: Tensor | None = None, metric: Metric = "dot") -> None:
         self._rows, self._row_index = _allowed_rows(rows, allowed)
         self._metric = metric
         self._direct = metric == "l2" and rows.shape[1] <= _DIRECT_DISTANCE_DIMENSIONS
@@ -84,7 +82,8 @@ class TorchNearest:
         """See :class:`NearestNeighbour`; ``lower_bound`` is not used."""
         block_queries, block_rows = self._block_shape(len(queries))
         found = [
-            self._query_block(block, block_rows) for block in queries.split(max(block_queries, 1))
+            self._query_block(queries[start : start + block_queries], block_rows)
+            for start in range(0, len(queries), block_queries)
         ]
         if not found:
             return queries.new_zeros(0, dtype=torch.int64), queries.new_zeros(0)
@@ -99,7 +98,7 @@ class TorchNearest:
     def _block_shape(self, num_queries: int) -> tuple[int, int]:
         if self._rows.device.type != "cpu":
             return max(1, _GPU_BLOCK_ELEMENTS // len(self._rows)), len(self._rows)
-        return min(_CPU_BLOCK_QUERIES, num_queries), _CPU_BLOCK_ROWS
+        return max(1, min(_CPU_BLOCK_QUERIES, num_queries)), _CPU_BLOCK_ROWS
 
     def _score(self, queries: Tensor, start: int, stop: int) -> Tensor:
         if self._direct:
@@ -138,12 +137,10 @@ class FaissNearest:
         InputError: no row is allowed, or wrong shapes.
     """
 
-    def __init__(
-        self, rows: Tensor, allowed: Tensor | None = None, metric: Metric = "dot"
-    ) -> None:
+    def __init__(self, rows: Tensor, allowed: Tensor | None = None, metric: Metric = "dot") -> None:
         kept, self._row_index = _allowed_rows(rows, allowed)
         flat = faiss.IndexFlatIP if metric == "dot" else faiss.IndexFlatL2
-        index = flat(int(rows.shape[1]))
+        index: Any = flat(int(rows.shape[1]))
         self._metric = metric
         # Below the threshold FAISS compares directly: slow, but without cancellation.
         direct = metric == "l2" and rows.shape[1] <= _DIRECT_DISTANCE_DIMENSIONS

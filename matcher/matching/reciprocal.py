@@ -149,9 +149,7 @@ def reciprocal_from_starts(
     return _finish(walk, start[kept], there[kept], options.border)
 
 
-def union_matches(
-    first: GridMatches, second: GridMatches, width0: int, width1: int
-) -> GridMatches:
+def union_matches(first: GridMatches, second: GridMatches, width0: int, width1: int) -> GridMatches:
     """Every pair of either set once, sorted by raster index in map 0, then 1.
 
     A pair in both keeps its higher similarity.
@@ -348,7 +346,8 @@ def _is_unit(rows: Tensor, allowed: Tensor) -> bool:
 
 def _inside(pixels: Tensor, shape: tuple[int, int], border: int) -> Tensor:
     last = torch.tensor([shape[1], shape[0]], device=pixels.device) - border
-    return ((pixels >= border) & (pixels < last)).all(dim=1)
+    inside: Tensor = ((pixels >= border) & (pixels < last)).all(dim=1)
+    return inside
 
 
 def _pixels(index: Tensor, width: int) -> Tensor:
