@@ -239,14 +239,15 @@ def matching_loss(
     if features0.confidence is None or features1.confidence is None:
         return plain, plain
     weighted = confidence_weighted_matching(
-        loss,
+        loss.detach() if options.plain_descriptors else loss,
         features0.confidence,
         features1.confidence,
         pairs.valid,
         options.alpha,
         options.confidence,
     )
-    return masked_mean(weighted, pairs.valid), plain
+    total = masked_mean(weighted, pairs.valid)
+    return total + plain if options.plain_descriptors else total, plain
 
 
 def _features_at(output: DenseOutput, pixels: Tensor, negatives: Tensor | None) -> PixelFeatures:

@@ -81,6 +81,10 @@ class MatchingLossOptions:
             image; ``None``: any pixel may be a negative (as in the released systems).
         padding_is_negative: see ``info_nce``.
         probability_floor: see ``info_nce``.
+        plain_descriptors: descriptors learn from the plain InfoNCE, and the confidence-aware form
+            trains the confidences alone. Weighted by its confidence, an InfoNCE that starts high
+            hardly moves the descriptors at first; short runs need this, the released recipe
+            does not have it.
     """
 
     temperature: float = 0.07
@@ -90,6 +94,7 @@ class MatchingLossOptions:
     duplicate_radius_px: float | None = 1.5
     padding_is_negative: bool = False
     probability_floor: float = 0.0
+    plain_descriptors: bool = False
 
     def __post_init__(self) -> None:
         require("temperature", 0 < self.temperature < math.inf, "a number > 0", self.temperature)

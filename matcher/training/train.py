@@ -19,6 +19,7 @@ from heads.activations import confidence_from_raw, dense_output, unit_descriptor
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from matcher.checkpoints import CheckpointInfo, save_native
 from matcher.errors import CheckpointError, InputError
 from matcher.model.network import TwoViewNetwork
 from matcher.model.stem import ConvolutionalStem
@@ -42,6 +43,7 @@ __all__ = ["StepReport", "TrainingState", "train"]
 
 LAST_NAME = "last.pt"
 LOG_NAME = "log.jsonl"
+MODEL_NAME = "model.safetensors"
 _POINT_STRIDE = 4
 _GPU_BACKENDS = (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH)
 
@@ -130,6 +132,25 @@ def save_state(path: Path, state: TrainingState, config: TrainConfig) -> None:
     os.replace(temporary, path)
 
 
+def export_model(
+    path: Path, state: TrainingState, *, name: str = "", licence: str = "unknown", notes: str = ""
+) -> CheckpointInfo:
+    """Write the averaged weights as a checkpoint of our own format, float16.
+
+    Args:
+        path: the file.
+        state: a run.
+        name: how to call the model; by default the folder's name.
+        licence: of the weights; it follows from the training data, which only the caller knows.
+        notes: for the model card.
+    """
+    recipe = notes or f"{state.step} steps, {state.pairs} pairs, {state.seconds / 60:.0f} minutes"
+    info = CheckpointInfo(
+        name=name or path.parent.name, licence=licence, layout="native", notes=recipe
+    )
+    return save_native(path, state.average, info, dtype=torch.float16)
+
+
 def load_state(path: Path, config: TrainConfig) -> TrainingState:
     """Read a state written by ``save_state``.
 
@@ -172,7 +193,10 @@ def loss_options(config: TrainConfig) -> LossOptions:
     """The losses of a run."""
     return LossOptions(
         matching=MatchingLossOptions(
-            temperature=config.temperature, alpha=config.match_alpha, duplicate_radius_px=2.0
+            temperature=config.temperature,
+            alpha=config.match_alpha,
+            duplicate_radius_px=2.0,
+            plain_descriptors=True,
         ),
         pointmap_weight=config.pointmap_weight,
         matching_weight=config.matching_weight,
@@ -384,4 +408,5 @@ class _Loop:
     def _save(self) -> None:
         self.state.seconds = self.seconds
         save_state(self.folder / LAST_NAME, self.state, self.config)
+        export_model(self.folder / MODEL_NAME, self.state)
         self.saved = time.monotonic()

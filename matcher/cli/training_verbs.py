@@ -1,0 +1,119 @@
+"""``train``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from matcher.cli.app import app, say, write_json
+from matcher.errors import InputError
+from matcher.training.config import DataConfig, Stage, TrainConfig
+from matcher.training.plot import plot_log
+from matcher.training.train import LOG_NAME, MODEL_NAME, StepReport
+from matcher.training.train import train as run_training
+
+__all__ = ["train"]
+
+Folders = Annotated[list[Path] | None, typer.Option()]
+
+
+@app.command()
+def train(
+    out: Annotated[Path, typer.Option(help="Folder of the run.")],
+    config: Annotated[
+        Path | None, typer.Option(help="A config.json of another run; options override it.")
+    ] = None,
+    scenes: Annotated[
+        list[Path] | None, typer.Option(help="Folder of rendered scenes (matcher.synthetic.pool).")
+    ] = None,
+    photos: Annotated[list[Path] | None, typer.Option(help="Folder of photographs.")] = None,
+    pairs: Annotated[list[Path] | None, typer.Option(help="Manifest of matched pairs.")] = None,
+    views: Annotated[list[Path] | None, typer.Option(help="Manifest of posed depth views.")] = None,
+    max_minutes: Annotated[float | None, typer.Option(help="Bound of the whole run.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="One resolution for all of it.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Pairs a step, with --image-size.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads of the training.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0)] = None,
+    from_scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="Do not start from the ImageNet trunk.")
+    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Train a model, bounded in time; stop it at will and --resume it later."""
+    chosen = _read_config(out / "config.json" if resume and config is None else config)
+    changes: dict[str, Any] = {}
+    sources = {"scene_pools": scenes, "photos": photos, "pair_manifests": pairs}
+    sources |= {"view_manifests": views}
+    given = {name: tuple(map(str, paths)) for name, paths in sources.items() if paths}
+    if given:
+        changes["data"] = dataclasses.replace(chosen.data, **given)
+    for name, value in (
+        ("max_minutes", max_minutes),
+        ("device", device),
+        ("num_threads", threads),
+        ("seed", seed),
+        ("initialise", "random" if from_scratch else None),
+    ):
+        if value is not None:
+            changes[name] = value
+    if image_size is not None:
+        changes["stages"] = (Stage(1.0, image_size, batch_size or 4),)
+    elif batch_size is not None:
+        raise InputError("--batch-size", "--image-size beside it", "--batch-size alone")
+    chosen = dataclasses.replace(chosen, **changes)
+    if chosen.data == DataConfig():
+        raise InputError("--photos, --scenes, --pairs, --views", "at least one source", "none")
+    last = _run(chosen, out, resume)
+    curve = out / "curve.png"
+    plot_log(out / LOG_NAME, curve)
+    if as_json:
+        write_json(
+            {
+                "model": str(out / MODEL_NAME),
+                "curve": str(curve),
+                "last": None if last is None else dataclasses.asdict(last),
+            }
+        )
+    else:
+        say(f"wrote {out / MODEL_NAME} and {curve}")
+
+
+def _read_config(path: Path | None) -> TrainConfig:
+    if path is None:
+        return TrainConfig()
+    try:
+        values = json.loads(path.read_text())
+    except OSError as error:
+        raise InputError("--config", "a config.json", f"{path} ({error.strerror})") from None
+    except json.JSONDecodeError as error:
+        raise InputError("--config", "JSON", f"{path}: {error}") from None
+    if not isinstance(values, dict):
+        raise InputError("--config", "a JSON object", f"{path}")
+    return TrainConfig.from_dict(values)
+
+
+def _run(config: TrainConfig, out: Path, resume: bool) -> StepReport | None:
+    last: StepReport | None = None
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, transient=True) as progress:
+        task = progress.add_task("starting", total=1.0)
+
+        def show(report: StepReport) -> None:
+            nonlocal last
+            last = report
+            text = (
+                f"step {report.step}  {report.pairs_per_second:.1f} pairs/s  "
+                f"points {report.losses.pointmap_error:.3f}  "
+                f"matching {report.losses.matching_error:.3f}"
+            )
+            progress.update(task, completed=min(1.0, report.progress), description=text)
+
+        run_training(config, out, resume=resume, on_report=show)
+    return last

@@ -1,0 +1,467 @@
+"""From two photographs to their matches and relative pose: the one crossing of all parts.
+
+The network and the matching run in torch on the model's device; geometry is numpy float64.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from matcher.checkpoints import CheckpointInfo, load_checkpoint
+from matcher.errors import InputError
+from matcher.geometry.pixels import to_original
+from matcher.images import ImageSource, RgbArray, crop_view, prepare_view, read_image
+from matcher.matching import (
+    CropBox,
+    CropPair,
+    MatchingOptions,
+    merge_matches,
+    plan_crops,
+    reciprocal_matches,
+    reciprocal_points,
+    refine_subpixel,
+    top_k_rows,
+    union_matches,
+)
+from matcher.model.network import EncodedViews, TwoViewNetwork
+from matcher.results import PairResult, Pointmaps
+from matcher.structures import GridMatches, ImageSize, Matches, PairPrediction, View
+
+__all__ = ["EncodedImage", "Matcher", "PairOptions"]
+
+CropMode = Literal["auto", "always", "never"]
+_BLANK_RANGE = 3
+_LARGER_THAN_VIEW = 1.25
+_SMALLEST_CONFIDENCE = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class PairOptions:
+    """How a pair is matched.
+
+    Attributes:
+        matching: the reciprocal search and the choice among its matches; ``matching.symmetric``
+            also runs the decoder in both orders, so that the order of the photographs is all one.
+        max_size: long side of the network's view, pixels.
+        crops: match again in overlapping crops at the photographs' own resolution: ``auto`` where
+            they are larger than the view, ``always`` or ``never``.
+        max_crops: most crop pairs.
+        subpixel: move each match between the pixels of image 1.
+    """
+
+    matching: MatchingOptions = field(default_factory=MatchingOptions)
+    max_size: int = 512
+    crops: CropMode = "auto"
+    max_crops: int = 8
+    subpixel: bool = True
+
+    def __post_init__(self) -> None:
+        if self.max_size < 32:
+            raise InputError("max_size", "at least 32 pixels", f"{self.max_size}")
+        if self.crops not in get_args(CropMode):
+            raise InputError("crops", " or ".join(get_args(CropMode)), f"{self.crops!r}")
+        if self.max_crops < 1:
+            raise InputError("max_crops", "at least 1", f"{self.max_crops}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The options as plain values, for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> PairOptions:
+        """Options from plain values; raises ``InputError`` for an unknown name or bad value."""
+        parts = dict(values)
+        known = {entry.name for entry in dataclasses.fields(cls)}
+        unknown = sorted(set(parts) - known)
+        if unknown:
+            raise InputError("options", f"names among {', '.join(sorted(known))}", unknown[0])
+        if "matching" in parts:
+            parts["matching"] = MatchingOptions.from_dict(parts["matching"])
+        return cls(**parts)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EncodedImage:
+    """A photograph that the encoder has seen; give it to ``Matcher.match`` as often as you like.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB, the photograph, upright.
+        view: what the network saw of it.
+        encoded: the encoder's output.
+        mask: (H, W) bool in original pixels, where matches are welcome, or ``None``.
+    """
+
+    image: RgbArray
+    view: View
+    encoded: EncodedViews
+    mask: npt.NDArray[np.bool_] | None = None
+
+    @property
+    def size(self) -> ImageSize:
+        """Size of the photograph."""
+        return self.view.original_size
+
+
+class Matcher:
+    """Matches photographs with one network.
+
+    Args:
+        network: the network; it is put into evaluation mode.
+        info: where its weights come from.
+        options: how pairs are matched, unless a call says otherwise.
+    """
+
+    def __init__(
+        self, network: TwoViewNetwork, info: CheckpointInfo, options: PairOptions | None = None
+    ) -> None:
+        self.network = network.eval()
+        self.info = info
+        self.options = options or PairOptions()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path = "small",
+        *,
+        device: str | torch.device | None = None,
+        options: PairOptions | None = None,
+    ) -> Matcher:
+        """Load a model.
+
+        Args:
+            name_or_path: ``"small"`` (bundled), a checkpoint file or folder, or the name of a
+                released DUSt3R or MASt3R model (downloaded; its licence is logged).
+            device: ``None`` takes a GPU if there is one.
+            options: how pairs are matched, unless a call says otherwise.
+
+        Raises:
+            InputError: an unknown name, or a device that is not here.
+            CheckpointError: a file that cannot be read or does not fit.
+        """
+        chosen = _choose_device(device)
+        loaded = load_checkpoint(name_or_path, chosen)
+        return cls(loaded.network, loaded.info, options)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.network.parameters()).device
+
+    def encode(
+        self,
+        image: ImageSource | EncodedImage,
+        *,
+        mask: npt.NDArray[np.bool_] | Tensor | None = None,
+        options: PairOptions | None = None,
+        argument: str = "image",
+    ) -> EncodedImage:
+        """Read and encode one photograph.
+
+        Args:
+            image: a path, PIL image, numpy (H, W, 3) uint8 or torch (3, H, W); see ``read_image``.
+            mask: (H, W) bool over the upright photograph, where matches are welcome.
+            options: instead of the matcher's own.
+            argument: name of the argument, for error messages.
+
+        Raises:
+            InputError: an image that cannot be read, or a mask of another shape.
+        """
+        if isinstance(image, EncodedImage):
+            return image
+        options = options or self.options
+        pixels = read_image(image, argument)
+        welcome = None if mask is None else np.asarray(mask)
+        view = prepare_view(
+            pixels,
+            max_size=options.max_size,
+            patch_size=self.network.config.patch_size,
+            mask=welcome,
+            name=argument,
+        )
+        return EncodedImage(pixels, view, self._encode_views([view])[0], welcome)
+
+    def match(
+        self,
+        image0: ImageSource | EncodedImage,
+        image1: ImageSource | EncodedImage,
+        *,
+        mask0: npt.NDArray[np.bool_] | Tensor | None = None,
+        mask1: npt.NDArray[np.bool_] | Tensor | None = None,
+        options: PairOptions | None = None,
+    ) -> PairResult:
+        """Find what two photographs have in common.
+
+        Args:
+            image0: the first photograph, or what ``encode`` made of it.
+            image1: the second one.
+            mask0: (H, W) bool, where matches are welcome in image 0.
+            mask1: the same in image 1.
+            options: instead of the matcher's own.
+
+        Returns:
+            Matches in the pixels of the photographs as given; none, with a reason, if there are
+            none.
+
+        Raises:
+            InputError: an image or a mask that cannot be used.
+        """
+        started = time.perf_counter()
+        options = options or self.options
+        encoded0 = self.encode(image0, mask=mask0, options=options, argument="image0")
+        encoded1 = self.encode(image1, mask=mask1, options=options, argument="image1")
+        return self._match_encoded(encoded0, encoded1, options, started)
+
+    def match_pairs(
+        self,
+        pairs: Iterable[tuple[ImageSource, ImageSource]],
+        *,
+        options: PairOptions | None = None,
+        cache_size: int = 64,
+    ) -> Iterator[PairResult]:
+        """Match many pairs; every photograph given by path is encoded once while it is remembered.
+
+        Args:
+            pairs: photographs, two by two.
+            options: instead of the matcher's own.
+            cache_size: how many encoded photographs to remember, the least recently used going
+                first.
+
+        Raises:
+            InputError: as ``match``, when the pair's turn comes.
+        """
+        if cache_size < 2:
+            raise InputError("cache_size", "at least 2", f"{cache_size}")
+        options = options or self.options
+        remembered: OrderedDict[str, EncodedImage] = OrderedDict()
+        for image0, image1 in pairs:
+            started = time.perf_counter()
+            encoded = []
+            for argument, image in (("image0", image0), ("image1", image1)):
+                key = str(image) if isinstance(image, str | Path) else None
+                if key is not None and key in remembered:
+                    remembered.move_to_end(key)
+                    encoded.append(remembered[key])
+                    continue
+                encoded.append(self.encode(image, options=options, argument=argument))
+                if key is not None:
+                    remembered[key] = encoded[-1]
+                    if len(remembered) > cache_size:
+                        remembered.popitem(last=False)
+            yield self._match_encoded(encoded[0], encoded[1], options, started)
+
+    def _match_encoded(
+        self, encoded0: EncodedImage, encoded1: EncodedImage, options: PairOptions, started: float
+    ) -> PairResult:
+        reason = _why_hopeless(encoded0, "image0") or _why_hopeless(encoded1, "image1")
+        matches, pointmaps = Matches.empty(), None
+        if reason is None:
+            prediction, swapped = self._decode(encoded0.encoded, encoded1.encoded, options)
+            matches = self._match_views(encoded0.view, encoded1.view, prediction, swapped, options)
+            pointmaps = _pointmaps(encoded0.view, encoded1.view, prediction, swapped)
+            if _wants_crops(encoded0, encoded1, options):
+                matches = self._match_crops(encoded0, encoded1, matches, options)
+            matches = _select(matches, encoded0.size, options.matching)
+            if not len(matches):
+                reason = "no two places of the photographs agreed on each other"
+        return PairResult(
+            matches=matches,
+            image0=encoded0.image,
+            image1=encoded1.image,
+            info=self.info,
+            pointmaps=pointmaps,
+            reason=reason,
+            seconds=time.perf_counter() - started,
+        )
+
+    @torch.inference_mode()
+    def _encode_views(self, views: list[View]) -> list[EncodedViews]:
+        return self.network.encode_each([view.pixels.to(self.device) for view in views])
+
+    @torch.inference_mode()
+    def _decode(
+        self, encoded0: EncodedViews, encoded1: EncodedViews, options: PairOptions
+    ) -> tuple[PairPrediction, PairPrediction | None]:
+        """The prediction, and for symmetric matching the one with the photographs swapped."""
+        prediction = self.network.decode(encoded0, encoded1)
+        if not options.matching.symmetric:
+            return prediction, None
+        return prediction, self.network.decode(encoded1, encoded0)
+
+    @torch.inference_mode()
+    def _match_views(
+        self,
+        view0: View,
+        view1: View,
+        prediction: PairPrediction,
+        swapped: PairPrediction | None,
+        options: PairOptions,
+    ) -> Matches:
+        """Matches of two views, in original pixels."""
+        found = _match_prediction(view0, view1, prediction, options)
+        if swapped is None:
+            return found
+        mirrored = _match_prediction(view1, view0, swapped, options)
+        other_way = Matches(mirrored.keypoints1, mirrored.keypoints0, mirrored.confidence)
+        # Sub-pixel refinement moves the end in the second image: a match found both ways is the
+        # same within a pixel, not to the digit.
+        scale = float(max(view0.original_from_network[0, 0], 1.0))
+        return merge_matches([found, other_way], cell_px=1.5 * scale)
+
+    def _match_crops(
+        self, encoded0: EncodedImage, encoded1: EncodedImage, coarse: Matches, options: PairOptions
+    ) -> Matches:
+        """Match again where the coarse matches are, at the photographs' own resolution."""
+        side = options.max_size
+        crop_size = ImageSize(side * 3 // 4, side)
+        plan = plan_crops(
+            encoded0.size,
+            encoded1.size,
+            coarse.keypoints0.numpy(),
+            coarse.keypoints1.numpy(),
+            _crop_size(encoded0.size, crop_size),
+            _crop_size(encoded1.size, crop_size),
+            max_crops=options.max_crops,
+        )
+        if not plan:
+            return coarse
+        fine = [self._match_crop_pair(encoded0, encoded1, pair, options) for pair in plan]
+        merged = merge_matches(fine, cell_px=2.0)
+        return merged if len(merged) >= len(coarse) // 2 else merge_matches([merged, coarse], 4.0)
+
+    def _match_crop_pair(
+        self, encoded0: EncodedImage, encoded1: EncodedImage, pair: CropPair, options: PairOptions
+    ) -> Matches:
+        view0 = self._crop(encoded0, pair.box0, options)
+        view1 = self._crop(encoded1, pair.box1, options)
+        one, two = self._encode_views([view0, view1])
+        prediction, swapped = self._decode(one, two, options)
+        return self._match_views(view0, view1, prediction, swapped, options)
+
+    def _crop(self, encoded: EncodedImage, box: CropBox, options: PairOptions) -> View:
+        return crop_view(
+            encoded.image,
+            (box.left, box.top, box.right, box.bottom),
+            max_size=options.max_size,
+            patch_size=self.network.config.patch_size,
+            mask=encoded.mask,
+            name=encoded.view.name,
+        )
+
+
+def _choose_device(device: str | torch.device | None) -> torch.device:
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError("device", "a device of this machine", str(error).splitlines()[0]) from None
+    return chosen
+
+
+def _why_hopeless(encoded: EncodedImage, argument: str) -> str | None:
+    """A photograph without any contrast, or with nothing left to match, holds no answer."""
+    low, high = int(encoded.image.min()), int(encoded.image.max())
+    if high - low < _BLANK_RANGE:
+        return f"{argument} is blank: all its values lie between {low} and {high}"
+    if not bool(encoded.view.matchable().any()):
+        return f"the mask of {argument} leaves nothing to match"
+    return None
+
+
+def _wants_crops(encoded0: EncodedImage, encoded1: EncodedImage, options: PairOptions) -> bool:
+    if options.crops != "auto":
+        return options.crops == "always"
+    sizes = (encoded0.size, encoded1.size)
+    longest = max(max(size.height, size.width) for size in sizes)
+    return longest > _LARGER_THAN_VIEW * options.max_size
+
+
+def _crop_size(size: ImageSize, landscape: ImageSize) -> ImageSize:
+    if size.width >= size.height:
+        return landscape
+    return ImageSize(landscape.width, landscape.height)
+
+
+def _match_prediction(
+    view0: View, view1: View, prediction: PairPrediction, options: PairOptions
+) -> Matches:
+    """Reciprocal matches of two dense outputs, mapped to original pixels."""
+    output0, output1 = prediction.output0, prediction.output1
+    mask0, mask1 = view0.matchable(), view1.matchable()
+    search = options.matching
+    if output0.descriptors is not None and output1.descriptors is not None:
+        maps = output0.descriptors[0], output1.descriptors[0]
+        found = reciprocal_matches(*maps, options=search, mask0=mask0, mask1=mask1)
+        sure0, sure1 = output0.descriptor_confidence, output1.descriptor_confidence
+        assert sure0 is not None and sure1 is not None
+    else:
+        # DUSt3R has no descriptors: pixels match where their 3-D points are mutually closest.
+        maps = output0.points[0], output1.points[0]
+        found = reciprocal_points(*maps, options=search, mask0=mask0, mask1=mask1)
+        sure0, sure1 = output0.confidence - 1, output1.confidence - 1
+    confidence = _confidence(found, sure0[0], sure1[0])
+    keypoints1 = found.pixels1.float()
+    if options.subpixel and output0.descriptors is not None and len(found):
+        keypoints1 = refine_subpixel(found, *maps).keypoints1
+    return Matches(
+        _original(found.pixels0.float(), view0),
+        _original(keypoints1, view1),
+        confidence.float().cpu(),
+    )
+
+
+def _confidence(found: GridMatches, sure0: Tensor, sure1: Tensor) -> Tensor:
+    """(M,) in (0, 1]: the two ends' geometric mean c, which is > 0, as c / (1 + c)."""
+    x0, y0 = found.pixels0.unbind(1)
+    x1, y1 = found.pixels1.unbind(1)
+    together = (sure0[y0, x0].double() * sure1[y1, x1].double()).clamp_min(0).sqrt()
+    share = torch.where(together.isinf(), torch.ones_like(together), together / (1 + together))
+    return share.nan_to_num(0).clamp(_SMALLEST_CONFIDENCE, 1).float()
+
+
+def _original(keypoints: Tensor, view: View) -> Tensor:
+    mapped = to_original(keypoints.cpu().numpy().astype(np.float64), view.original_from_network)
+    return torch.from_numpy(mapped.astype(np.float32))
+
+
+def _select(matches: Matches, size0: ImageSize, options: MatchingOptions) -> Matches:
+    matches = matches.select(matches.confidence >= options.min_confidence)
+    if options.top_k is None or len(matches) <= options.top_k:
+        return matches
+    rows = top_k_rows(
+        matches.keypoints0, matches.confidence, options.top_k, size0, balance=options.balance
+    )
+    return matches.select(rows)
+
+
+def _pointmaps(
+    view0: View, view1: View, prediction: PairPrediction, swapped: PairPrediction | None
+) -> Pointmaps:
+    """Both pointmaps without their padding, and image 1's own where it was computed."""
+    rows0, columns0 = view0.content_size.height, view0.content_size.width
+    rows1, columns1 = view1.content_size.height, view1.content_size.width
+
+    def cut(points: Tensor, rows: int, columns: int) -> npt.NDArray[np.float32]:
+        return points[0, :rows, :columns].float().cpu().numpy()
+
+    return Pointmaps(
+        cut(prediction.output0.points, rows0, columns0),
+        cut(prediction.output1.points, rows1, columns1),
+        cut(prediction.output0.confidence, rows0, columns0),
+        cut(prediction.output1.confidence, rows1, columns1),
+        view0.original_from_network,
+        view1.original_from_network,
+        None if swapped is None else cut(swapped.output0.points, rows1, columns1),
+    )

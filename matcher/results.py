@@ -1,0 +1,282 @@
+"""What matching a pair gives: matches, the pose that follows from them, a picture, a file."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from matcher.checkpoints import CheckpointInfo
+from matcher.drawing import draw_matches, write_picture
+from matcher.errors import InputError
+from matcher.geometry.focal import estimate_focal
+from matcher.geometry.relative import estimate_relative_pose
+from matcher.geometry.relative_solvers import RelativePoseOptions
+from matcher.images import RgbArray
+from matcher.structures import Camera, FloatArray, ImageSize, Matches, RelativePose
+
+__all__ = ["PairResult", "Pointmaps"]
+
+_FOCAL_RATIOS = (0.5, 3.5)
+"""Focals from pointmaps are clipped to these multiples of that of a 60 degree view."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pointmaps:
+    """Both pointmaps of a pair at network resolution, in camera 0's frame.
+
+    Attributes:
+        points0: (h0, w0, 3) float32, points of image 0.
+        points1: (h1, w1, 3) float32, points of image 1, also in camera 0's frame.
+        confidence0: (h0, w0) confidence of ``points0``.
+        confidence1: (h1, w1) confidence of ``points1``.
+        original0_from_network: (3, 3), pixels of the pointmap to pixels of photograph 0.
+        original1_from_network: (3, 3), the same for photograph 1.
+        points1_in_camera1: (h1, w1, 3) points of image 1 in its own frame, where the pair was
+            matched symmetrically, or ``None``.
+    """
+
+    points0: npt.NDArray[np.float32]
+    points1: npt.NDArray[np.float32]
+    confidence0: npt.NDArray[np.float32]
+    confidence1: npt.NDArray[np.float32]
+    original0_from_network: FloatArray
+    original1_from_network: FloatArray
+    points1_in_camera1: npt.NDArray[np.float32] | None = None
+
+    def focal0(self) -> float | None:
+        """Focal of photograph 0 from its pointmap, original pixels (Weiszfeld)."""
+        return _focal(self.points0, self.original0_from_network)
+
+    def focal1(self) -> float | None:
+        """The same for photograph 1; ``None`` unless the pair was matched symmetrically."""
+        if self.points1_in_camera1 is None:
+            return None
+        return _focal(self.points1_in_camera1, self.original1_from_network)
+
+
+def _focal(points: npt.NDArray[np.float32], original_from_network: FloatArray) -> float | None:
+    low, high = _FOCAL_RATIOS
+    focal = estimate_focal(points, min_ratio=low, max_ratio=high)
+    if focal is None:
+        return None
+    return focal * float(np.sqrt(original_from_network[0, 0] * original_from_network[1, 1]))
+
+
+def _sample(
+    points: npt.NDArray[np.float32], keypoints: FloatArray, original_from_network: FloatArray
+) -> FloatArray:
+    """(M, 3) points at original pixels, bilinear in the pointmap."""
+    network_from_original = np.linalg.inv(original_from_network)
+    moved = keypoints @ network_from_original[:2, :2].T + network_from_original[:2, 2]
+    # OpenCV remaps at most 32767 rows: one row of the target a keypoint, in columns of one pixel.
+    chunks = [
+        cv2.remap(
+            points,
+            part[:, None, 0].astype(np.float32),
+            part[:, None, 1].astype(np.float32),
+            cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_REPLICATE,
+        )[:, 0]
+        for part in np.array_split(moved, len(moved) // 30_000 + 1)
+    ]
+    return np.concatenate(chunks).astype(np.float64)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PairResult:
+    """The matches of two photographs and what follows from them.
+
+    Attributes:
+        matches: correspondences in original pixels.
+        image0: (H0, W0, 3) uint8 RGB, the photograph as matched.
+        image1: (H1, W1, 3) uint8 RGB.
+        info: which weights answered, and their licence.
+        pointmaps: both pointmaps, or ``None`` where the network was not asked.
+        reason: ``None`` with matches; otherwise one sentence that says why there are none.
+        seconds: wall-clock time of reading, encoding and matching.
+    """
+
+    matches: Matches
+    image0: RgbArray
+    image1: RgbArray
+    info: CheckpointInfo
+    pointmaps: Pointmaps | None
+    reason: str | None
+    seconds: float
+
+    def __len__(self) -> int:
+        return len(self.matches)
+
+    @property
+    def keypoints0(self) -> Tensor:
+        """(M, 2) float32, x then y, pixels of photograph 0."""
+        return self.matches.keypoints0
+
+    @property
+    def keypoints1(self) -> Tensor:
+        """(M, 2) float32, x then y, pixels of photograph 1; row i matches row i."""
+        return self.matches.keypoints1
+
+    @property
+    def confidence(self) -> Tensor:
+        """(M,) float32 in (0, 1]."""
+        return self.matches.confidence
+
+    @property
+    def size0(self) -> ImageSize:
+        """Size of photograph 0."""
+        return ImageSize(*self.image0.shape[:2])
+
+    @property
+    def size1(self) -> ImageSize:
+        """Size of photograph 1."""
+        return ImageSize(*self.image1.shape[:2])
+
+    def relative_pose(
+        self,
+        camera0: Camera | None = None,
+        camera1: Camera | None = None,
+        *,
+        options: RelativePoseOptions | None = None,
+    ) -> RelativePose:
+        """Where the second camera stood relative to the first.
+
+        The solver follows from what is known: both cameras, one, or none (then the focals come
+        from the pointmaps and the matches).
+
+        Args:
+            camera0: intrinsics of photograph 0, in its own pixels.
+            camera1: intrinsics of photograph 1.
+            options: solver, threshold, seed.
+
+        Returns:
+            ``cam1_from_cam0`` and the inliers; without an answer, ``cam1_from_cam0`` is ``None``
+            and ``reason`` says why.
+        """
+        if self.reason is not None:
+            return RelativePose.none(len(self), self.reason)
+        keypoints0 = self.keypoints0.numpy().astype(np.float64)
+        keypoints1 = self.keypoints1.numpy().astype(np.float64)
+        maps = self.pointmaps
+        if maps is None:
+            return estimate_relative_pose(
+                keypoints0,
+                keypoints1,
+                camera0=camera0,
+                camera1=camera1,
+                size0=self.size0,
+                size1=self.size1,
+                options=options,
+            )
+        own1 = maps.points1_in_camera1
+        return estimate_relative_pose(
+            keypoints0,
+            keypoints1,
+            camera0=camera0,
+            camera1=camera1,
+            size0=self.size0,
+            size1=self.size1,
+            options=options,
+            points0=_sample(maps.points0, keypoints0, maps.original0_from_network),
+            points1=_sample(maps.points1, keypoints1, maps.original1_from_network),
+            points1_in_camera1=(
+                None if own1 is None else _sample(own1, keypoints1, maps.original1_from_network)
+            ),
+            focal0_guess=maps.focal0() if camera0 is None else None,
+            focal1_guess=maps.focal1() if camera1 is None else None,
+            is_metric=self.info.is_metric,
+        )
+
+    def draw(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        pose: RelativePose | None = None,
+        max_matches: int = 200,
+    ) -> RgbArray:
+        """Draw the two photographs and their matches.
+
+        Args:
+            path: where to write the picture (.png, .jpg, ...); ``None`` only returns it.
+            pose: its inliers are drawn on top, the rest faintly.
+            max_matches: draw at most so many, spread over the picture.
+
+        Returns:
+            (H, W, 3) uint8 RGB.
+
+        Raises:
+            InputError: a path that cannot be written.
+        """
+        picture = draw_matches(
+            self.image0,
+            self.image1,
+            self.keypoints0.numpy(),
+            self.keypoints1.numpy(),
+            self.confidence.numpy(),
+            inlier_mask=pose.inlier_mask if pose else None,
+            max_matches=max_matches,
+        )
+        if path is not None:
+            write_picture(path, picture)
+        return picture
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the matches as ``.npz``, in one step.
+
+        Arrays: ``keypoints0`` (M, 2), ``keypoints1`` (M, 2), ``confidence`` (M,), ``size0`` and
+        ``size1`` (height, width), ``model``, ``licence``, ``sha256`` (strings).
+
+        Raises:
+            InputError: another suffix, or a folder that is not there.
+        """
+        target = Path(path)
+        if target.suffix != ".npz":
+            raise InputError("path", "a name that ends in .npz", f"{target.name}")
+        if not target.parent.is_dir():
+            raise InputError("path", "a file in a folder that exists", f"{target}")
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        try:
+            with temporary.open("wb") as stream:
+                np.savez_compressed(
+                    stream,
+                    keypoints0=self.keypoints0.numpy(),
+                    keypoints1=self.keypoints1.numpy(),
+                    confidence=self.confidence.numpy(),
+                    size0=np.array(self.image0.shape[:2]),
+                    size1=np.array(self.image1.shape[:2]),
+                    model=np.array(self.info.name),
+                    licence=np.array(self.info.licence),
+                    sha256=np.array(self.info.sha256),
+                )
+            os.replace(temporary, target)
+        except (OSError, zipfile.LargeZipFile) as error:
+            temporary.unlink(missing_ok=True)
+            raise InputError("path", "a file that can be written", f"{target}: {error}") from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The numbers as plain values, for JSON; confidences rounded to six digits."""
+        return {
+            "keypoints0": self.keypoints0.tolist(),
+            "keypoints1": self.keypoints1.tolist(),
+            "confidence": [round(value, 6) for value in self.confidence.tolist()],
+            "size0": list(self.image0.shape[:2]),
+            "size1": list(self.image1.shape[:2]),
+            "num_matches": len(self),
+            "reason": self.reason,
+            "model": self.info.name,
+            "licence": self.info.licence,
+            "seconds": round(self.seconds, 3),
+        }
+
+    def to_json(self) -> str:
+        """``to_dict`` as one line of JSON."""
+        return json.dumps(self.to_dict())
