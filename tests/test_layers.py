@@ -28,7 +28,9 @@ ROWS: tuple[frozenset[str], ...] = tuple(
             {"matcher.checkpoints"},
             {"matcher.matching"},
             {"matcher.drawing"},
+            {"matcher.results"},
             {"matcher.pipeline"},
+            {"matcher.module"},  # the drop-in for kornia
             {"matcher.alignment", "matcher.localization", "matcher.training"},
             {"matcher.export"},
             {"matcher.service"},

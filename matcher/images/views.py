@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from matcher.errors import InputError
+from matcher.geometry.pixels import resize_transform
 from matcher.images.reading import RgbArray
 from matcher.structures import FloatArray, ImageSize, View
 
@@ -106,7 +107,7 @@ def crop_view(
         pixels=_normalize(np.pad(resized, ((0, pad[0]), (0, pad[1]), (0, 0)), mode="edge")),
         content_size=content,
         original_size=original,
-        original_from_network=_window_from_resized(window, content, x0, y0),
+        original_from_network=_original_from_resized(window, content, x0, y0),
         mask=None
         if mask is None
         else _network_mask(_check_mask(mask, original)[y0:y1, x0:x1], content, pad),
@@ -149,12 +150,11 @@ def released_crop(
         )
     resample = Image.Resampling.LANCZOS if long_side > target else Image.Resampling.BICUBIC
     picture = Image.fromarray(image).resize((resized_size.width, resized_size.height), resample)
-    shift = np.array([[1.0, 0.0, left], [0.0, 1.0, top], [0.0, 0.0, 1.0]])
     return View(
         pixels=_normalize(np.asarray(picture.crop((left, top, right, bottom)))),
         content_size=ImageSize(bottom - top, right - left),
         original_size=original,
-        original_from_network=_window_from_resized(original, resized_size, 0, 0) @ shift,
+        original_from_network=_original_from_resized(original, resized_size) @ _shift(left, top),
         name=name,
     )
 
@@ -177,18 +177,15 @@ def _resize(image: RgbArray, size: ImageSize) -> RgbArray:
     return np.asarray(picture)
 
 
-def _window_from_resized(
-    window: ImageSize, resized: ImageSize, left: float, top: float
+def _original_from_resized(
+    window: ImageSize, resized: ImageSize, left: int = 0, top: int = 0
 ) -> FloatArray:
-    """Original pixels from the pixels of a resized window, both with half-pixel centres."""
-    scale_x, scale_y = window.width / resized.width, window.height / resized.height
-    return np.array(
-        [
-            [scale_x, 0.0, 0.5 * scale_x - 0.5 + left],
-            [0.0, scale_y, 0.5 * scale_y - 0.5 + top],
-            [0.0, 0.0, 1.0],
-        ]
-    )
+    """Original pixels from those of a resized window whose top-left pixel is (left, top)."""
+    return _shift(left, top) @ resize_transform(resized, window)
+
+
+def _shift(x: float, y: float) -> FloatArray:
+    return np.array([[1.0, 0.0, x], [0.0, 1.0, y], [0.0, 0.0, 1.0]])
 
 
 def _released_box(
