@@ -29,7 +29,7 @@ MATCHER_NAMES = (
     "WidebaseModule",
     "__version__",
 )
-HEADS_NAMES = ("ActivationRange", "DenseHead", "DenseOutput", "HeadConfig", "build_head")
+HEADS_NAMES = ("ActivationRange", "DenseHead", "DenseOutput", "HeadConfig", "RawMaps", "build_head")
 
 
 @pytest.mark.parametrize("package", [matcher, heads])
