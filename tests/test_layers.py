@@ -35,8 +35,9 @@ ROWS: tuple[frozenset[str], ...] = tuple(
             {"matcher.export"},
             {"matcher.service"},
             {"matcher"},  # the public names
-            {"matcher.demo"},
-            {"matcher.cli", "matcher.__main__"},
+            {"matcher.sample_pairs"},
+            {"matcher.cli"},
+            {"matcher.__main__"},
             {"benchmarks"},
             {"tests"},
         ),
