@@ -418,8 +418,8 @@ def _grid(size: ImageSize, like: Tensor) -> Tensor:
     return torch.stack((x.flatten(), y.flatten(), torch.ones_like(x).flatten()))[None]
 
 
-def _edge_pixels(label: Tensor, size: ImageSize, share: float) -> Tensor:
-    """(B, E) indices of the pixels on outlines (and others, when there are fewer outlines)."""
+def _edge_pixels(label: Tensor, size: ImageSize, share: float) -> tuple[Tensor, Tensor]:
+    """(B, E) indices of pixels on outlines, and which of them are (others fill up the number)."""
     label = label.reshape(-1, size.height, size.width)
     score = torch.zeros_like(label, dtype=torch.float32)
     across = (label[:, :, 1:] != label[:, :, :-1]).float()
@@ -429,14 +429,15 @@ def _edge_pixels(label: Tensor, size: ImageSize, share: float) -> Tensor:
     score[:, 1:] += down
     score[:, :-1] += down
     count = max(1, int(share * size.height * size.width))
-    return score.flatten(1).topk(count, dim=1, sorted=False).indices
+    best = score.flatten(1).topk(count, dim=1, sorted=False)
+    return best.indices, best.values > 0
 
 
 def _smooth_edges(
     scene: Scene, tables: _Tables, seen: _Seen, size: ImageSize, options: RenderOptions
 ) -> Tensor:
     """Colours (B, N, 3) where those of pixels on outlines are the mean of four rays."""
-    chosen = _edge_pixels(seen.label, size, options.edge_share)
+    chosen, on_outline = _edge_pixels(seen.label, size, options.edge_share)
     shapes: list[int] | None = None
     if options.culls(seen.label):
         visible = torch.unique(torch.div(seen.label, FACES, rounding_mode="floor"))
@@ -448,7 +449,9 @@ def _smooth_edges(
     pixels = torch.stack((sub_x, sub_y, torch.ones_like(sub_x)), 1)
     samples = _look(scene, tables, pixels, _trace(tables, pixels, shapes), options).colour
     mean = samples.reshape(len(chosen), len(_SUBPIXELS), -1, 3).mean(1)
-    return seen.colour.scatter(1, chosen[..., None].expand(-1, -1, 3), mean)
+    where = chosen[..., None].expand(-1, -1, 3)
+    smooth = torch.where(on_outline[..., None], mean, seen.colour.gather(1, where))
+    return seen.colour.scatter(1, where, smooth)
 
 
 def _render_rows(
