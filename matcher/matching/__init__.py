@@ -15,8 +15,6 @@ from matcher.matching.coarse_to_fine import (
 from matcher.matching.nearest import FaissNearest, Metric, NearestNeighbour, TorchNearest
 from matcher.matching.options import MatchingOptions, SearchBackend
 from matcher.matching.reciprocal import (
-    SearchFactory,
-    build_search,
     reciprocal_from_starts,
     reciprocal_matches,
     reciprocal_points,
@@ -24,6 +22,7 @@ from matcher.matching.reciprocal import (
 )
 from matcher.matching.select import select_matches, top_k_rows
 from matcher.matching.subpixel import SubpixelMatches, refine_soft_argmax, refine_subpixel
+from matcher.matching.walk import SearchFactory, build_search
 
 __all__ = [
     "CellNearest",

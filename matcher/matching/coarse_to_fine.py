@@ -227,15 +227,18 @@ def choose_covering(weights: npt.ArrayLike, coverage: float) -> list[int]:
     return chosen
 
 
-def merge_matches(matches: Sequence[Matches], cell_px: float = 1.5) -> Matches:
+def merge_matches(
+    matches: Sequence[Matches], cell_px: float | tuple[float, float] = 1.5
+) -> Matches:
     """Matches of several crops as one set without near duplicates.
 
-    Of the matches whose ends fall into one cell of photograph 0, or of photograph 1, the most
-    confident stays (the first one among equals).
+    The most confident match is kept first (the first one among equals); a later one is dropped if
+    one of its ends falls into a cell of photograph 0, or of photograph 1, that a kept one has
+    taken. So the photographs play the same part, and swapping them swaps the answer.
 
     Args:
         matches: in pixels of the two photographs.
-        cell_px: side of a cell, pixels.
+        cell_px: side of a cell, pixels; or one for each photograph.
 
     Returns:
         The most confident first.
@@ -243,7 +246,8 @@ def merge_matches(matches: Sequence[Matches], cell_px: float = 1.5) -> Matches:
     Raises:
         InputError: a cell that is not positive.
     """
-    if not (math.isfinite(cell_px) and cell_px > 0):
+    sides = cell_px if isinstance(cell_px, tuple) else (cell_px, cell_px)
+    if not all(math.isfinite(side) and side > 0 for side in sides):
         raise InputError("cell_px", "a positive number of pixels", f"{cell_px}")
     if not matches:
         return Matches.empty()
@@ -253,8 +257,11 @@ def merge_matches(matches: Sequence[Matches], cell_px: float = 1.5) -> Matches:
         torch.cat([part.confidence for part in matches]),
     )
     ordered = together.select(torch.argsort(together.confidence, descending=True, stable=True))
-    ordered = ordered.select(_first_of_each_cell(ordered.keypoints0, cell_px))
-    return ordered.select(_first_of_each_cell(ordered.keypoints1, cell_px))
+    cells = (
+        _cell_numbers(ordered.keypoints0, sides[0]),
+        _cell_numbers(ordered.keypoints1, sides[1]),
+    )
+    return ordered.select(_rows_without_common_cell(*cells))
 
 
 def _paired_windows(
@@ -295,11 +302,29 @@ def _window_starts(length: int, window: int, overlap: float) -> list[int]:
     return [round(float(start)) for start in np.linspace(0, length - window, count)]
 
 
-def _first_of_each_cell(keypoints: Tensor, cell_px: float) -> Tensor:
-    """Row numbers, increasing, of the first keypoint in each cell."""
+def _cell_numbers(keypoints: Tensor, cell_px: float) -> Tensor:
+    """(M,) number of the cell that each keypoint lies in, counting only cells that have one."""
     cells = torch.floor(keypoints.double() / cell_px).to(torch.int64)
-    _, inverse = torch.unique(cells, dim=0, return_inverse=True)
-    count = int(inverse.max()) + 1 if len(inverse) else 0
-    rows = torch.arange(len(inverse), device=inverse.device)
-    first = torch.full((count,), len(inverse), device=inverse.device)
-    return first.scatter_reduce_(0, inverse, rows, "amin").sort().values
+    numbers: Tensor = torch.unique(cells, dim=0, return_inverse=True)[1]
+    return numbers
+
+
+def _rows_without_common_cell(cells0: Tensor, cells1: Tensor) -> Tensor:
+    """Greedy choice, in order, of rows that share neither cell with a row chosen before."""
+    chosen = torch.zeros(len(cells0), dtype=torch.bool, device=cells0.device)
+    left = torch.arange(len(cells0), device=cells0.device)
+    # What comes first in both of its cells is sure to be chosen; the first row left always does.
+    while len(left):
+        first = _is_first(cells0[left]) & _is_first(cells1[left])
+        chosen[left[first]] = True
+        taken0 = torch.isin(cells0[left], cells0[left[first]])
+        taken1 = torch.isin(cells1[left], cells1[left[first]])
+        left = left[~(taken0 | taken1)]
+    return chosen.nonzero()[:, 0]
+
+
+def _is_first(cells: Tensor) -> Tensor:
+    """(M,) bool, whether no earlier row has the same number."""
+    rows = torch.arange(len(cells), device=cells.device)
+    first = torch.full((int(cells.max()) + 1,), len(cells), device=cells.device)
+    return first.scatter_reduce_(0, cells, rows, "amin")[cells] == rows

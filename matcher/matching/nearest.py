@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 
 import faiss
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -138,7 +139,7 @@ class FaissNearest:
     """
 
     def __init__(self, rows: Tensor, allowed: Tensor | None = None, metric: Metric = "dot") -> None:
-        kept, self._row_index = _allowed_rows(rows, allowed)
+        kept, row_index = _allowed_rows(rows, allowed)
         flat = faiss.IndexFlatIP if metric == "dot" else faiss.IndexFlatL2
         index: Any = flat(int(rows.shape[1]))
         self._metric = metric
@@ -149,8 +150,12 @@ class FaissNearest:
         if rows.is_cuda and hasattr(faiss, "StandardGpuResources"):
             self._resources = faiss.StandardGpuResources()
             index = faiss.index_cpu_to_gpu(self._resources, rows.device.index or 0, index)
-        index.add(kept.detach().cpu().contiguous().numpy())
+        array = kept.detach().cpu().contiguous().numpy()
+        index.add(array)
         self._index = index
+        # FAISS returns any one of several equal rows.
+        first = torch.from_numpy(_first_equal_row(array)).to(rows.device)
+        self._row_index = first if row_index is None else row_index[first]
 
     def query(self, queries: Tensor, lower_bound: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :class:`NearestNeighbour`; ``lower_bound`` is not used."""
@@ -163,7 +168,7 @@ class FaissNearest:
         row = torch.from_numpy(rows[:, 0]).to(queries.device)
         if self._metric == "l2":
             similarity = -similarity
-        return (row if self._row_index is None else self._row_index[row]), similarity
+        return self._row_index[row], similarity
 
 
 @contextmanager
@@ -181,6 +186,20 @@ def _faiss_blas_threshold(threshold: int) -> Iterator[None]:
             yield
         finally:
             faiss.cvar.distance_compute_blas_threshold = before
+
+
+def _first_equal_row(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+    """(N,) for each row, the index of the first row with the same numbers, by a 64-bit hash."""
+    factors: npt.NDArray[np.uint64] = np.random.default_rng(0).integers(
+        1, 2**63, rows.shape[1], dtype=np.uint64
+    )
+    bits = (rows + np.float32(0)).view(np.uint32)  # adding 0 turns -0.0 into 0.0
+    hashes = np.zeros(len(rows), dtype=np.uint64)
+    for channel in range(rows.shape[1]):
+        hashes += bits[:, channel] * factors[channel]
+    _, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+    result: npt.NDArray[np.int64] = first[inverse]
+    return result
 
 
 def _allowed_rows(rows: Tensor, allowed: Tensor | None) -> tuple[Tensor, Tensor | None]:

@@ -7,56 +7,24 @@ spread subset of all reciprocal pairs; starting everywhere finds them all.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from matcher.errors import InputError
-from matcher.matching.cells import CellNearest
-from matcher.matching.nearest import FaissNearest, Metric, NearestNeighbour, TorchNearest
-from matcher.matching.options import MatchingOptions, SearchBackend
+from matcher.matching.nearest import Metric, NearestNeighbour
+from matcher.matching.options import MatchingOptions
+from matcher.matching.walk import ReciprocalWalk, SearchFactory, build_search, fixed_points
 from matcher.structures import GridMatches
 
 __all__ = [
-    "SearchFactory",
-    "build_search",
     "reciprocal_from_starts",
     "reciprocal_matches",
     "reciprocal_points",
     "union_matches",
 ]
 
-# (H, W, D) map, (H, W) bool of pixels that may be found, metric -> search over raster indexes.
-SearchFactory = Callable[[Tensor, Tensor, Metric], NearestNeighbour]
-
-_UNIT_TOLERANCE = 1e-3
 _SMALLEST_NORM = 1e-6
 _DEFAULT_OPTIONS = MatchingOptions()
-
-
-def build_search(
-    grid: Tensor, allowed: Tensor, metric: Metric = "dot", backend: SearchBackend = "auto"
-) -> NearestNeighbour:
-    """Make a dense map ready to be searched.
-
-    Args:
-        grid: (H, W, D) descriptors or points, finite where allowed.
-        allowed: (H, W) bool, which pixels may be found.
-        metric: ``dot`` (the largest dot product) or ``l2`` (the smallest distance).
-        backend: ``auto`` takes cells on the CPU (torch if the vectors are not of unit length, for
-            ``dot``) and torch on other devices.
-
-    Raises:
-        InputError: wrong shapes, no pixel allowed, or cells asked for vectors that are not unit.
-    """
-    rows, flat = grid.reshape(-1, grid.shape[-1]), allowed.reshape(-1)
-    if backend == "auto":
-        on_cpu = grid.device.type == "cpu"
-        backend = "cells" if on_cpu and (metric == "l2" or _is_unit(rows, flat)) else "torch"
-    if backend == "cells":
-        return CellNearest(grid, allowed, metric)
-    return (FaissNearest if backend == "faiss" else TorchNearest)(rows, flat, metric)
 
 
 def reciprocal_matches(
@@ -171,55 +139,6 @@ def union_matches(first: GridMatches, second: GridMatches, width0: int, width1: 
     return GridMatches(_pixels(unique[:, 0], width0), _pixels(unique[:, 1], width1), best)
 
 
-class _Walk:
-    """Two searchable maps, and what has been found in them so far: no pixel is searched twice."""
-
-    def __init__(
-        self,
-        grids: tuple[Tensor, Tensor],
-        allowed: tuple[Tensor, Tensor],
-        metric: Metric,
-        factory: SearchFactory,
-    ) -> None:
-        self.metric = metric
-        self.allowed = allowed
-        self.is_empty = not (bool(allowed[0].any()) and bool(allowed[1].any()))
-        self._grids = grids
-        self.rows = tuple(grid.reshape(-1, grid.shape[-1]) for grid in grids)
-        self._factory = factory
-        self._searches: list[NearestNeighbour | None] = [None, None]
-        self._found = [torch.full((len(rows),), -1, device=rows.device) for rows in self.rows]
-        # A pixel that some pixel of the other map chose is at least that similar to its neighbour.
-        self._reached = [rows.new_full((len(rows),), -torch.inf) for rows in self.rows]
-
-    def shape(self, side: int) -> tuple[int, int]:
-        return int(self._grids[side].shape[0]), int(self._grids[side].shape[1])
-
-    def neighbours(self, side: int, pixels: Tensor) -> Tensor:
-        """Raster indexes in the other map of the nearest neighbours of pixels of map ``side``."""
-        found = self._found[side]
-        new = torch.unique(pixels[found[pixels] < 0])
-        if len(new):
-            found[new] = self._search(side, new)
-        return found[pixels]
-
-    def _search(self, side: int, pixels: Tensor) -> Tensor:
-        other = 1 - side
-        search = self._searches[other]
-        if search is None:
-            search = self._factory(self._grids[other], self.allowed[other], self.metric)
-            self._searches[other] = search
-        reached = self._reached[side][pixels]
-        known = torch.isfinite(reached)
-        index = torch.empty_like(pixels)
-        for part, is_known in ((known, True), (~known, False)):
-            if bool(part.any()):
-                bound = reached[part] if is_known else None
-                index[part], similarity = search.query(self.rows[side][pixels[part]], bound)
-                self._reached[other].scatter_reduce_(0, index[part], similarity, "amax")
-        return index
-
-
 def _match_maps(
     grid0: Tensor,
     grid1: Tensor,
@@ -232,7 +151,7 @@ def _match_maps(
     walk = _prepare(grid0, grid1, metric, options, mask0, mask1, backend)
     if walk.is_empty:
         return _empty(grid0)
-    ends = [_fixed_points(walk, side, options) for side in ((0, 1) if options.symmetric else (0,))]
+    ends = [fixed_points(walk, side, options) for side in ((0, 1) if options.symmetric else (0,))]
     return _finish(
         walk,
         torch.cat([end[0] for end in ends]),
@@ -241,36 +160,7 @@ def _match_maps(
     )
 
 
-def _fixed_points(walk: _Walk, side: int, options: MatchingOptions) -> tuple[Tensor, Tensor]:
-    """Raster indexes in maps 0 and 1 of the pairs that seeds on a grid in map ``side`` reach."""
-    here = _seeds(walk.shape(side), options.subsample, walk.allowed[side])
-    there = torch.full_like(here, -1)
-    ends_here, ends_there = [], []
-    for _ in range(options.max_iterations):
-        next_there = walk.neighbours(side, here)
-        moved = next_there != there
-        ends_here.append(here[~moved])
-        ends_there.append(there[~moved])
-        here, there = here[moved], next_there[moved]
-        next_here = walk.neighbours(1 - side, there)
-        moved = next_here != here
-        ends_here.append(here[~moved])
-        ends_there.append(there[~moved])
-        here, there = next_here[moved], there[moved]
-        if not len(here):
-            break
-    ends = torch.cat(ends_here), torch.cat(ends_there)
-    return ends if side == 0 else (ends[1], ends[0])
-
-
-def _seeds(shape: tuple[int, int], spacing: int, allowed: Tensor) -> Tensor:
-    rows = torch.arange(spacing // 2, shape[0], spacing, device=allowed.device)
-    columns = torch.arange(spacing // 2, shape[1], spacing, device=allowed.device)
-    index = (rows[:, None] * shape[1] + columns).reshape(-1)
-    return index[allowed.reshape(-1)[index]]
-
-
-def _finish(walk: _Walk, index0: Tensor, index1: Tensor, border: int) -> GridMatches:
+def _finish(walk: ReciprocalWalk, index0: Tensor, index1: Tensor, border: int) -> GridMatches:
     """Unique, sorted, away from the borders, with the similarity of each pair."""
     pairs = torch.unique(torch.stack([index0, index1], dim=1), dim=0)
     pixels0 = _pixels(pairs[:, 0], walk.shape(0)[1])
@@ -292,7 +182,7 @@ def _prepare(
     mask0: Tensor | None,
     mask1: Tensor | None,
     backend: SearchFactory | None,
-) -> _Walk:
+) -> ReciprocalWalk:
     name = "descriptors" if metric == "dot" else "points"
     for side, grid in enumerate((grid0, grid1)):
         if grid.ndim != 3 or not grid.is_floating_point() or 0 in grid.shape:
@@ -312,12 +202,12 @@ def _prepare(
 
     # Matching has no gradient, and half precision would turn near neighbours into equals.
     grids = grid0.detach().float(), grid1.detach().float()
-    return _Walk(grids, allowed, metric, backend or factory)
+    return ReciprocalWalk(grids, allowed, metric, backend or factory)
 
 
 def _allowed(grid: Tensor, mask: Tensor | None, metric: Metric, side: int) -> Tensor:
     squared = grid.detach().float().square().sum(dim=2)
-    allowed = torch.isfinite(squared)
+    allowed: Tensor = torch.isfinite(squared)
     if metric == "dot":
         allowed &= squared > _SMALLEST_NORM**2
     if mask is not None:
@@ -337,11 +227,8 @@ def _raster_starts(starts: Tensor, shape: tuple[int, int], device: torch.device)
     starts = starts.to(device=device, dtype=torch.int64)
     if not bool(_inside(starts, shape, 0).all()):
         raise InputError("starts0", f"pixels inside {shape[1]} x {shape[0]}", "some outside")
-    return torch.unique(_raster(starts, shape[1]))
-
-
-def _is_unit(rows: Tensor, allowed: Tensor) -> bool:
-    return bool(((rows[allowed].norm(dim=1) - 1).abs() <= _UNIT_TOLERANCE).all())
+    index: Tensor = torch.unique(_raster(starts, shape[1]))
+    return index
 
 
 def _inside(pixels: Tensor, shape: tuple[int, int], border: int) -> Tensor:
