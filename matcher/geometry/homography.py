@@ -17,6 +17,7 @@ from matcher.geometry.ransac import (
     poselib_options,
     usac_params,
 )
+from matcher.geometry.support import is_collinear
 from matcher.structures import FloatArray
 
 __all__ = ["HomographyEstimate", "estimate_homography", "transfer_errors_px"]
@@ -75,12 +76,14 @@ def estimate_homography(
     if found is None:
         return None
     matrix = np.asarray(found, dtype=np.float64)
-    if not np.isfinite(matrix).all() or not _is_invertible(matrix, pixels0):
+    if not np.isfinite(matrix).all() or np.linalg.det(matrix) == 0:
         return None
     matrix = np.sign(np.linalg.det(matrix)) * matrix / np.linalg.norm(matrix)
     errors = transfer_errors_px(pixels0, pixels1, matrix)
     inliers = errors <= options.max_error_px
-    if np.count_nonzero(inliers) < _MIN_MATCHES:
+    if np.count_nonzero(inliers) < _MIN_MATCHES or any(
+        is_collinear(pixels[inliers], options.max_error_px) for pixels in (pixels0, pixels1)
+    ):
         return None
     return HomographyEstimate(matrix, expand_mask(finite, inliers))
 
@@ -92,13 +95,3 @@ def transfer_errors_px(
     mapped = transform_keypoints(image1_from_image0, keypoints0)
     errors: FloatArray = np.linalg.norm(mapped - np.asarray(keypoints1, dtype=np.float64), axis=1)
     return errors
-
-
-def _is_invertible(matrix: FloatArray, pixels: FloatArray) -> bool:
-    """Whether the map keeps two dimensions, judged in units of the spread of the keypoints."""
-    center, spread = pixels.mean(axis=0), float(pixels.std())
-    if not spread > 0:
-        return False
-    to_pixels = np.array([[spread, 0, center[0]], [0, spread, center[1]], [0, 0, 1.0]])
-    image_spread = np.linalg.inv(to_pixels) @ matrix @ to_pixels
-    return bool(np.linalg.cond(image_spread) < 1e8)

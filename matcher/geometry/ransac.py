@@ -44,7 +44,7 @@ class RansacOptions:
     """
 
     max_error_px: float = 1.0
-    max_iterations: int = 50_000
+    max_iterations: int = 20_000
     min_iterations: int = 1_000
     confidence: float = 0.9999
     seed: int = 0

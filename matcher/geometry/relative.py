@@ -195,7 +195,7 @@ def _why_not(problem: RelativeProblem, answer: RelativeAnswer) -> str | None:
     if answer.method in ("pnp", "procrustes"):
         limit = options.max_epipolar_error_px
         return None if np.nanmedian(displacements) > limit else _NO_BASELINE
-    errors = epipolar_errors_px(inliers0, inliers1, *cameras, answer.pose)
+    errors = epipolar_errors_px(problem.keypoints0, problem.keypoints1, *cameras, answer.pose)
     observable = translation_is_observable(displacements, errors, options.max_epipolar_error_px)
     return None if observable else _NO_BASELINE
 

@@ -60,7 +60,7 @@ class RelativePoseOptions:
     method: RelativeMethod = "auto"
     max_epipolar_error_px: float = 1.0
     max_reprojection_error_px: float = 5.0
-    max_iterations: int = 50_000
+    max_iterations: int = 20_000
     confidence: float = 0.9999
     min_inliers: int = 15
     seed: int = 0
