@@ -6,19 +6,19 @@ Every layout fills the same fixed number of primitives, for n scenes at a time, 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from matcher.errors import InputError
-from matcher.synthetic.scene import FACES, Scene, ShapeCounts
+from matcher.synthetic.builder import SceneBuilder, SceneRandom, xyz, yaw_matrix
+from matcher.synthetic.scene import Scene
 from matcher.synthetic.textures import MipAtlas
 
 __all__ = ["SceneOptions", "sample_scenes"]
 
-_COUNTS = ShapeCounts(boxes=20, ellipsoids=5, cylinders=3)
 _ATTENTION_POINTS = 8
 _FLOOR = torch.tensor([1.0, 1.0, 0.0], dtype=torch.float64)  # keeps x and y, puts z on the floor
 
@@ -49,227 +49,23 @@ class SceneOptions:
         return self.rooms, self.streets, self.grounds, self.tables
 
 
-class _Random:
-    """Draws for n scenes from one generator."""
-
-    def __init__(self, generator: torch.Generator, num: int) -> None:
-        self.generator, self.num = generator, num
-
-    def uniform(self, low: float, high: float, *shape: int) -> Tensor:
-        draw = torch.rand(self.num, *shape, generator=self.generator, dtype=torch.float64)
-        return low + (high - low) * draw
-
-    def log_uniform(self, low: float, high: float, *shape: int) -> Tensor:
-        return self.uniform(math.log(low), math.log(high), *shape).exp()
-
-    def sign(self, *shape: int) -> Tensor:
-        return torch.where(self.chance(0.5, *shape), 1.0, -1.0).double()
-
-    def chance(self, probability: float, *shape: int) -> Tensor:
-        return self.uniform(0, 1, *shape) < probability
-
-    def integers(self, high: int, *shape: int) -> Tensor:
-        return torch.randint(high, (self.num, *shape), generator=self.generator)
-
-    def yaw(self, spread: float = math.pi) -> Tensor:
-        """(n, 3, 3) rotations about z by up to ``spread`` radians."""
-        return _yaw_matrix(self.uniform(-spread, spread))
-
-    def rotation(self) -> Tensor:
-        """(n, 3, 3) uniform rotations."""
-        q = torch.randn(self.num, 4, generator=self.generator, dtype=torch.float64)
-        w, x, y, z = torch.nn.functional.normalize(q, dim=-1).unbind(-1)
-        rows = (
-            (1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)),
-            (2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)),
-            (2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)),
-        )
-        return torch.stack([torch.stack(row, -1) for row in rows], -2)
-
-
-def _yaw_matrix(angle: Tensor) -> Tensor:
-    cos, sin = angle.cos(), angle.sin()
-    zero, one = torch.zeros_like(cos), torch.ones_like(cos)
-    rows = ((cos, -sin, zero), (sin, cos, zero), (zero, zero, one))
-    return torch.stack([torch.stack(row, -1) for row in rows], -2)
-
-
-def _xyz(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
-    return torch.stack((x, y, z), -1)
-
-
-@dataclass(slots=True)
-class _Parts:
-    """Primitives of one kind, in the making."""
-
-    rotation: list[Tensor] = field(default_factory=list)
-    center: list[Tensor] = field(default_factory=list)
-    half: list[Tensor] = field(default_factory=list)
-    texture: list[Tensor] = field(default_factory=list)
-    affine: list[Tensor] = field(default_factory=list)
-    backdrop: list[Tensor] = field(default_factory=list)
-
-
-class _Builder:
-    """Collects the primitives of n scenes and pads them to the fixed counts."""
-
-    def __init__(self, random: _Random, textures: int) -> None:
-        self.random, self.textures = random, textures
-        self.parts = {"box": _Parts(), "ellipsoid": _Parts(), "cylinder": _Parts()}
-        self.enclosure = _Parts()
-
-    def _face_extent(self, half: Tensor) -> Tensor:
-        """(n, 6, 2) full metres of each face along its two axes."""
-        axes = ((1, 2), (0, 2), (0, 1))
-        pairs = [2 * half[:, list(axes[face // 2])] for face in range(FACES)]
-        return torch.stack(pairs, 1)
-
-    def _affine(self, tile: Tensor, fitted: bool) -> Tensor:
-        """(n, 6, 2, 3) texture from face metres; ``tile`` (n, 6, 2) metres of one repeat."""
-        random = self.random
-        scale = 1 / tile
-        flip = random.sign(FACES)
-        zero = torch.zeros_like(flip)
-        upright = torch.stack(
-            (
-                torch.stack((scale[..., 0] * flip, zero), -1),
-                torch.stack((zero, -scale[..., 1]), -1),
-            ),
-            -2,
-        )
-        lying = upright.flip(-2)
-        turned = random.chance(0.0 if fitted else 0.2, FACES)[..., None, None]
-        matrix = torch.where(turned, lying, upright)
-        offset = random.uniform(0, 1, FACES, 2)
-        if fitted:
-            offset = torch.full_like(offset, 0.5)
-        return torch.cat((matrix, offset[..., None]), -1)
-
-    def add(
-        self,
-        kind: str,
-        center: Tensor,
-        half: Tensor,
-        rotation: Tensor | None = None,
-        repeat: tuple[float, float] = (0.8, 1.4),
-        metres: tuple[float, float] | None = None,
-        fitted: bool = False,
-        same: float = 0.3,
-    ) -> None:
-        """One primitive a scene.
-
-        ``repeat``: length of a texture repeat relative to the long side of the face;
-        ``metres``: the same in metres; ``fitted``: the texture covers the face exactly;
-        ``same``: chance that all faces carry one texture.
-        """
-        random = self.random
-        extent = self._face_extent(half)
-        if fitted:
-            tile = extent
-        else:
-            factor = random.log_uniform(*(metres or repeat), FACES, 1)
-            long_side = extent.amax(-1, keepdim=True)
-            tile = (factor if metres else factor * long_side).expand(-1, -1, 2)
-        texture = random.integers(self.textures, FACES)
-        alike = random.chance(same, 1)
-        texture = torch.where(alike, texture[:, :1], texture)
-        parts = self.parts.get(kind, self.enclosure)
-        parts.rotation.append(random.yaw(0) if rotation is None else rotation)
-        parts.center.append(center)
-        parts.half.append(half)
-        parts.texture.append(texture)
-        parts.affine.append(self._affine(tile, fitted))
-        parts.backdrop.append(torch.zeros(random.num, FACES, dtype=torch.bool))
-
-    def add_enclosure(
-        self, low: Tensor, high: Tensor, metres: tuple[float, float], open_air: bool
-    ) -> None:
-        """Walls at ``low`` and ``high`` (n, 3); open air: all but the floor is a backdrop."""
-        if open_air:
-            self.add("enclosure", (low + high) / 2, (high - low) / 2, repeat=(0.5, 1.0), same=0)
-            floor_tile = self.random.log_uniform(*metres, 1, 1).expand(-1, FACES, 2)
-            floor = self._affine(floor_tile, False)[:, 4]
-            self.enclosure.affine[-1][:, 4] = floor
-            self.enclosure.backdrop[-1][:, [0, 1, 2, 3, 5]] = True
-        else:
-            self.add("enclosure", (low + high) / 2, (high - low) / 2, metres=metres, same=0.1)
-
-    def _pad(self) -> None:
-        wanted = {
-            "box": _COUNTS.boxes,
-            "ellipsoid": _COUNTS.ellipsoids,
-            "cylinder": _COUNTS.cylinders,
-        }
-        num = self.random.num
-        nowhere = torch.tensor([0.0, 0.0, -500.0], dtype=torch.float64).expand(num, 3)
-        for kind, count in wanted.items():
-            assert len(self.parts[kind].center) <= count, f"{kind}: too many"
-            while len(self.parts[kind].center) < count:
-                self.add(kind, nowhere, torch.full_like(nowhere, 0.01))
-
-    def build(
-        self,
-        atlas: MipAtlas,
-        attention: Tensor,
-        distance: tuple[float, float],
-        elevation: tuple[float, float],
-        anchor: Tensor,
-        anchor_size: tuple[float, float],
-    ) -> Scene:
-        self._pad()
-        ordered = [self.parts[kind] for kind in ("box", "ellipsoid", "cylinder")]
-        ordered.append(self.enclosure)
-
-        def merged(name: str) -> Tensor:
-            values = [value for parts in ordered for value in getattr(parts, name)]
-            return torch.stack(values, 1)
-
-        random, shapes = self.random, _COUNTS.total
-        tint = random.uniform(0.85, 1.3, shapes, FACES, 1) * random.uniform(0.88, 1.0, shapes, 1, 3)
-        backdrop = merged("backdrop")
-        tint = torch.where(backdrop[..., None], 1.0, tint)
-        shiny = random.chance(0.25, shapes, 1) * random.uniform(0, 0.35, shapes, 1)
-        azimuth, height = random.uniform(-math.pi, math.pi), random.uniform(0.3, 1.4)
-        light = _xyz(azimuth.cos() * height.cos(), azimuth.sin() * height.cos(), height.sin())
-        pair = torch.ones(random.num, 1, dtype=torch.float64)
-        return Scene(
-            counts=_COUNTS,
-            rotation=merged("rotation"),
-            center=merged("center"),
-            half_size=merged("half"),
-            texture=merged("texture").to(torch.int32),
-            uv_from_local=merged("affine").float(),
-            tint=tint.float(),
-            specular=shiny.expand(-1, -1, FACES).float(),
-            is_backdrop=backdrop,
-            light_direction=light,
-            ambient=random.uniform(0.35, 0.8).float(),
-            attention=attention,
-            view_distance=pair * torch.tensor(distance, dtype=torch.float64),
-            elevation=pair * torch.tensor(elevation, dtype=torch.float64),
-            anchor=anchor,
-            anchor_size=random.log_uniform(*anchor_size),
-            atlas=atlas,
-        )
-
-
-def _pick(random: _Random, points: list[Tensor]) -> Tensor:
+def _pick(random: SceneRandom, points: list[Tensor]) -> Tensor:
     """(n, A, 3): some of the points, at random."""
     stacked = torch.stack(points, 1)
     rows = random.integers(len(points), _ATTENTION_POINTS)
     return stacked.gather(1, rows[..., None].expand(-1, -1, 3))
 
 
-def _room(random: _Random, atlas: MipAtlas) -> Scene:
+def _room(random: SceneRandom, atlas: MipAtlas) -> Scene:
     """Furniture along the walls, pictures on them, a table in the middle."""
-    build = _Builder(random, atlas.count)
+    build = SceneBuilder(random, atlas.count)
     half_x, half_y = random.uniform(1.6, 4.5), random.uniform(1.6, 4.5)
     height = random.uniform(2.3, 3.8)
     zero = torch.zeros_like(height)
     build.add_enclosure(
-        _xyz(-half_x, -half_y, zero), _xyz(half_x, half_y, height), (1.5, 5.0), open_air=False
+        xyz(-half_x, -half_y, zero), xyz(half_x, half_y, height), (1.5, 5.0), open_air=False
     )
-    attention = [_xyz(zero, zero, 0.4 * height)]
+    attention = [xyz(zero, zero, 0.4 * height)]
     extents = torch.stack((half_x, half_y), -1)
 
     def at_wall(side: int, along: Tensor, out: Tensor, z: Tensor) -> Tensor:
@@ -277,10 +73,10 @@ def _room(random: _Random, atlas: MipAtlas) -> Scene:
         axis, sign = side // 2, 1.0 if side % 2 else -1.0
         across = sign * (extents[:, axis] - out)
         sideways = along * extents[:, 1 - axis]
-        return _xyz(across, sideways, z) if axis == 0 else _xyz(sideways, across, z)
+        return xyz(across, sideways, z) if axis == 0 else xyz(sideways, across, z)
 
     def wall_half(side: int, out: Tensor, wide: Tensor, tall: Tensor) -> Tensor:
-        return _xyz(out, wide, tall) if side < 2 else _xyz(wide, out, tall)
+        return xyz(out, wide, tall) if side < 2 else xyz(wide, out, tall)
 
     for piece in range(5):
         side = piece % 4
@@ -294,7 +90,7 @@ def _room(random: _Random, atlas: MipAtlas) -> Scene:
         top_half = wall_half(
             side, out * random.uniform(0.3, 0.8), wide * random.uniform(0.2, 0.8), top_tall
         )
-        top = base + _xyz(zero, zero, tall + top_tall)
+        top = base + xyz(zero, zero, tall + top_tall)
         build.add("box", top, top_half, turn @ random.yaw(0.4))
         attention.append(top)
     for piece in range(6):
@@ -304,35 +100,35 @@ def _room(random: _Random, atlas: MipAtlas) -> Scene:
         center = at_wall(side, random.uniform(-0.8, 0.8), 0.02 + zero, z)
         build.add("box", center, wall_half(side, 0.02 + zero, wide, tall), fitted=True, same=0)
         attention.append(center)
-    table_half = _xyz(random.uniform(0.3, 0.8), random.uniform(0.3, 0.6), 0.04 + zero)
-    spot = _xyz(random.uniform(-0.4, 0.4) * half_x, random.uniform(-0.4, 0.4) * half_y, zero)
+    table_half = xyz(random.uniform(0.3, 0.8), random.uniform(0.3, 0.6), 0.04 + zero)
+    spot = xyz(random.uniform(-0.4, 0.4) * half_x, random.uniform(-0.4, 0.4) * half_y, zero)
     table_top = random.uniform(0.4, 0.8)
     yaw = random.yaw()
-    build.add("box", spot + _xyz(zero, zero, table_top), table_half, yaw)
+    build.add("box", spot + xyz(zero, zero, table_top), table_half, yaw)
     foot = table_half * torch.tensor([0.25, 0.25, 0.0], dtype=torch.float64)
-    foot = foot + _xyz(zero, zero, table_top / 2 - 0.02)
-    build.add("box", spot + _xyz(zero, zero, table_top / 2 - 0.02), foot, yaw)
-    _scatter(random, build, spot + _xyz(zero, zero, table_top + 0.04), 0.35, 0.06, 0.18, 2, 3, 2)
-    attention.append(spot + _xyz(zero, zero, table_top + 0.1))
+    foot = foot + xyz(zero, zero, table_top / 2 - 0.02)
+    build.add("box", spot + xyz(zero, zero, table_top / 2 - 0.02), foot, yaw)
+    _scatter(random, build, spot + xyz(zero, zero, table_top + 0.04), 0.35, 0.06, 0.18, 2, 3, 2)
+    attention.append(spot + xyz(zero, zero, table_top + 0.1))
     for _ in range(2):
         radius = random.uniform(0.15, 0.5)
-        place = _xyz(
+        place = xyz(
             random.uniform(-0.8, 0.8) * half_x, random.uniform(-0.8, 0.8) * half_y, radius * 0.8
         )
         build.add("ellipsoid", place, radius[:, None] * random.uniform(0.6, 1.0, 3))
     pillar = random.uniform(0.08, 0.3)
-    corner = _xyz(
+    corner = xyz(
         random.sign() * (half_x - 0.4),
         random.sign() * (half_y - 0.4),
         random.uniform(0.2, 1.0) * height / 2,
     )
-    build.add("cylinder", corner, _xyz(pillar, pillar, corner[:, 2]))
+    build.add("cylinder", corner, xyz(pillar, pillar, corner[:, 2]))
     return build.build(atlas, _pick(random, attention), (0.6, 5.0), (-0.5, 1.1), -spot, (0.6, 1.8))
 
 
 def _scatter(
-    random: _Random,
-    build: _Builder,
+    random: SceneRandom,
+    build: SceneBuilder,
     center: Tensor,
     spread: float,
     smallest: float,
@@ -357,20 +153,18 @@ def _scatter(
         reach = (rotation[:, 2].abs() * half).sum(-1)
         if kind == "ellipsoid":
             reach = (rotation[:, 2].square() * half.square()).sum(-1).sqrt()
-        place = center + _xyz(radius * angle.cos(), radius * angle.sin(), 0.97 * reach)
+        place = center + xyz(radius * angle.cos(), radius * angle.sin(), 0.97 * reach)
         build.add(kind, place, half, rotation)
         places.append(place)
     return places
 
 
-def _street(random: _Random, atlas: MipAtlas) -> Scene:
+def _street(random: SceneRandom, atlas: MipAtlas) -> Scene:
     """Two rows of buildings with facades, things on the pavement, a backdrop at the ends."""
-    build = _Builder(random, atlas.count)
+    build = SceneBuilder(random, atlas.count)
     zero = torch.zeros(random.num, dtype=torch.float64)
     far = random.uniform(40, 70)
-    build.add_enclosure(
-        _xyz(-far, -far, zero), _xyz(far, far, 0.8 * far), (3.0, 9.0), open_air=True
-    )
+    build.add_enclosure(xyz(-far, -far, zero), xyz(far, far, 0.8 * far), (3.0, 9.0), open_air=True)
     width = random.uniform(4, 11)
     attention: list[Tensor] = []
     for side in (-1.0, 1.0):
@@ -382,17 +176,17 @@ def _street(random: _Random, atlas: MipAtlas) -> Scene:
                 random.uniform(2.5, 9),
             )
             back = random.uniform(0, 1.5)
-            center = _xyz(side * (width + deep + back), start + wide, tall)
+            center = xyz(side * (width + deep + back), start + wide, tall)
             build.add(
-                "box", center, _xyz(deep, wide, tall), random.yaw(0.06), repeat=(0.5, 1.2), same=0.4
+                "box", center, xyz(deep, wide, tall), random.yaw(0.06), repeat=(0.5, 1.2), same=0.4
             )
             attention.append(
-                _xyz(side * (width + back), start + wide, tall.clamp(max=2.5) * 0.9 + 0.4)
+                xyz(side * (width + back), start + wide, tall.clamp(max=2.5) * 0.9 + 0.4)
             )
             start = start + 2 * wide + random.chance(0.3) * random.uniform(0, 5)
     for _ in range(10):
         half = random.log_uniform(0.3, 1.8)[:, None] * random.log_uniform(0.5, 1.2, 3)
-        place = _xyz(
+        place = xyz(
             random.sign() * width * random.uniform(0.4, 0.9), random.uniform(-18, 18), half[:, 2]
         )
         build.add("box", place, half, random.yaw(0.3))
@@ -400,82 +194,78 @@ def _street(random: _Random, atlas: MipAtlas) -> Scene:
     for _ in range(3):
         radius, tall = random.uniform(0.07, 0.3), random.uniform(1.2, 3)
         across = random.sign() * width * random.uniform(0.6, 0.9)
-        build.add(
-            "cylinder", _xyz(across, random.uniform(-15, 15), tall), _xyz(radius, radius, tall)
-        )
+        build.add("cylinder", xyz(across, random.uniform(-15, 15), tall), xyz(radius, radius, tall))
     for _ in range(5):
         half = random.uniform(0.7, 2.2)[:, None] * random.uniform(0.6, 1.2, 3)
         across = random.sign() * width * random.uniform(0.6, 1.0)
-        place = _xyz(across, random.uniform(-18, 18), half[:, 2] + random.uniform(0, 1.8))
+        place = xyz(across, random.uniform(-18, 18), half[:, 2] + random.uniform(0, 1.8))
         build.add("ellipsoid", place, half, random.yaw())
     return build.build(
         atlas, _pick(random, attention), (3.0, 16.0), (-0.05, 0.5), place * _FLOOR, (2.0, 6.0)
     )
 
 
-def _ground(random: _Random, atlas: MipAtlas) -> Scene:
+def _ground(random: SceneRandom, atlas: MipAtlas) -> Scene:
     """An open ground with big and small things and mounds."""
-    build = _Builder(random, atlas.count)
+    build = SceneBuilder(random, atlas.count)
     zero = torch.zeros(random.num, dtype=torch.float64)
     far = random.uniform(15, 40)
-    build.add_enclosure(
-        _xyz(-far, -far, zero), _xyz(far, far, 0.9 * far), (2.0, 7.0), open_air=True
-    )
+    build.add_enclosure(xyz(-far, -far, zero), xyz(far, far, 0.9 * far), (2.0, 7.0), open_air=True)
     middle = torch.zeros(random.num, 3, dtype=torch.float64)
     attention = _scatter(random, build, middle, 4.0, 0.3, 1.3, 11, 2, 3)
     for number in range(6):
         angle = number * math.pi / 3 + random.uniform(-0.4, 0.4)
         radius = random.uniform(6, 11)
-        half = _xyz(random.uniform(0.3, 1.5), random.uniform(1, 3.5), random.uniform(0.8, 3))
-        place = _xyz(radius * angle.cos(), radius * angle.sin(), half[:, 2])
-        build.add("box", place, half, _yaw_matrix(angle) @ random.yaw(0.5), same=0.2)
+        half = xyz(random.uniform(0.3, 1.5), random.uniform(1, 3.5), random.uniform(0.8, 3))
+        place = xyz(radius * angle.cos(), radius * angle.sin(), half[:, 2])
+        build.add("box", place, half, yaw_matrix(angle) @ random.yaw(0.5), same=0.2)
         attention.append(place * torch.tensor([0.85, 0.85, 0.8], dtype=torch.float64))
     for _ in range(3):
         build.add(
             "box",
-            _xyz(random.uniform(-6, 6), random.uniform(-6, 6), zero),
+            xyz(random.uniform(-6, 6), random.uniform(-6, 6), zero),
             random.uniform(0.3, 1.0, 3),
             random.rotation(),
         )
     for _ in range(3):
-        half = _xyz(random.uniform(1.5, 4), random.uniform(1.5, 4), random.uniform(0.3, 1.2))
-        place = _xyz(random.uniform(-8, 8), random.uniform(-8, 8), -0.2 * half[:, 2])
+        half = xyz(random.uniform(1.5, 4), random.uniform(1.5, 4), random.uniform(0.3, 1.2))
+        place = xyz(random.uniform(-8, 8), random.uniform(-8, 8), -0.2 * half[:, 2])
         build.add("ellipsoid", place, half, random.yaw())
     return build.build(
         atlas, _pick(random, attention), (1.5, 9.0), (0.0, 1.2), 0.3 * place * _FLOOR, (1.5, 4.5)
     )
 
 
-def _table(random: _Random, atlas: MipAtlas) -> Scene:
+def _table(random: SceneRandom, atlas: MipAtlas) -> Scene:
     """A few objects on a table in a room, seen from all around."""
-    build = _Builder(random, atlas.count)
+    build = SceneBuilder(random, atlas.count)
     zero = torch.zeros(random.num, dtype=torch.float64)
     half_x, half_y = random.uniform(1.8, 4), random.uniform(1.8, 4)
     height = random.uniform(2.3, 3.2)
     build.add_enclosure(
-        _xyz(-half_x, -half_y, zero), _xyz(half_x, half_y, height), (1.0, 4.0), open_air=False
+        xyz(-half_x, -half_y, zero), xyz(half_x, half_y, height), (1.0, 4.0), open_air=False
     )
     level = random.uniform(0.0, 0.9)
-    slab = _xyz(random.uniform(0.5, 1.1), random.uniform(0.5, 1.1), 0.05 + zero)
+    slab = xyz(random.uniform(0.5, 1.1), random.uniform(0.5, 1.1), 0.05 + zero)
     yaw = random.yaw()
-    build.add("box", _xyz(zero, zero, level - 0.05), slab, yaw, repeat=(0.4, 1.2))
+    build.add("box", xyz(zero, zero, level - 0.05), slab, yaw, repeat=(0.4, 1.2))
     build.add(
         "box",
-        _xyz(zero, zero, (level - 0.1).clamp(min=0.02) / 2),
-        _xyz(slab[:, 0] * 0.7, slab[:, 1] * 0.7, (level - 0.1).clamp(min=0.02) / 2),
+        xyz(zero, zero, (level - 0.1).clamp(min=0.02) / 2),
+        xyz(slab[:, 0] * 0.7, slab[:, 1] * 0.7, (level - 0.1).clamp(min=0.02) / 2),
         yaw,
     )
-    top = _xyz(zero, zero, level)
+    top = xyz(zero, zero, level)
     attention = _scatter(random, build, top, 0.3, 0.06, 0.22, 6, 3, 2)
     # One bigger thing in the middle that hides what is behind it.
     big = random.log_uniform(0.1, 0.3)[:, None] * random.log_uniform(0.6, 1.4, 3)
-    build.add("box", top + _xyz(zero, zero, big[:, 2]), big, random.yaw(), same=0.1)
-    attention += [top + _xyz(zero, zero, big[:, 2])] * 4
+    build.add("box", top + xyz(zero, zero, big[:, 2]), big, random.yaw(), same=0.1)
+    attention += [top + xyz(zero, zero, big[:, 2])] * 4
     ball = random.log_uniform(0.08, 0.25)[:, None] * random.uniform(0.6, 1.2, 3)
-    offset = _xyz(random.uniform(-0.2, 0.2), random.uniform(-0.2, 0.2), 2 * big[:, 2] + ball[:, 2])
+    offset = xyz(random.uniform(-0.2, 0.2), random.uniform(-0.2, 0.2), 2 * big[:, 2] + ball[:, 2])
     build.add("ellipsoid", top + offset, ball, random.yaw())
     reach = random.uniform(0.1, 0.3)
-    corner = top + _xyz(reach, random.uniform(-0.25, 0.25), zero)
+    corner = top + xyz(reach, random.uniform(-0.25, 0.25), zero)
     for piece in range(11):
         axis, sign = piece % 2, 1.0 if piece % 4 < 2 else -1.0
         out, wide, tall = (
@@ -488,11 +278,11 @@ def _table(random: _Random, atlas: MipAtlas) -> Scene:
         z = torch.where(hanging, 0.6 * height, tall)
         tall = torch.where(hanging, tall * 0.6, tall)
         if axis == 0:
-            place = _xyz(sign * (half_x - out), random.uniform(-0.9, 0.9) * half_y, z)
-            half = _xyz(out, wide, tall)
+            place = xyz(sign * (half_x - out), random.uniform(-0.9, 0.9) * half_y, z)
+            half = xyz(out, wide, tall)
         else:
-            place = _xyz(random.uniform(-0.9, 0.9) * half_x, sign * (half_y - out), z)
-            half = _xyz(wide, out, tall)
+            place = xyz(random.uniform(-0.9, 0.9) * half_x, sign * (half_y - out), z)
+            half = xyz(wide, out, tall)
         build.add("box", place, half, same=0.1)
     return build.build(
         atlas, _pick(random, attention), (0.45, 2.2), (0.0, 1.25), corner, (0.25, 0.55)
@@ -539,7 +329,7 @@ def sample_scenes(
     for kind, maker in enumerate(makers):
         chosen = (layout == kind).nonzero()[:, 0]
         if len(chosen):
-            scenes.append(maker(_Random(generator, len(chosen)), textures))
+            scenes.append(maker(SceneRandom(generator, len(chosen)), textures))
             rows.append(chosen)
     order = torch.cat(rows).argsort()
     device = textures.packed.device
