@@ -93,10 +93,11 @@ def _undistort(pixels: FloatArray, camera: Camera, steps: int) -> tuple[FloatArr
     undistorted: FloatArray = kornia_geometry.undistort_points(
         torch.from_numpy(pixels)[None], *_kornia_intrinsics(camera), num_iters=steps
     )[0].numpy()
-    finite = np.isfinite(undistorted).all(axis=1)
-    undistorted = np.where(finite[:, None], undistorted, 0.0)
-    errors = np.linalg.norm(distort_keypoints(undistorted, camera) - pixels, axis=1)
-    return undistorted, np.where(finite & np.isfinite(errors), errors, np.inf)
+    undistorted[~np.isfinite(undistorted)] = np.inf  # diverged: it misses by infinity, below
+    finite = np.where(np.isinf(undistorted), 0.0, undistorted)
+    errors = np.linalg.norm(distort_keypoints(finite, camera) - pixels, axis=1)
+    errors[np.isinf(undistorted).any(axis=1) | ~np.isfinite(errors)] = np.inf
+    return undistorted, errors
 
 
 def normalize(keypoints: npt.ArrayLike, camera: Camera) -> FloatArray:
