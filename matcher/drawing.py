@@ -44,6 +44,18 @@ _TEXT = (226, 227, 230)
 _QUIET_TEXT = (142, 145, 152)
 _RIM = (16, 17, 20)
 _OUTLIER = (176, 74, 74)
+# Gold, green, turquoise, blue, violet, pink. Red stays free: it means an outlier.
+_COLOUR_ANCHORS = (
+    (255, 200, 70),
+    (140, 215, 95),
+    (50, 210, 195),
+    (80, 160, 255),
+    (165, 120, 255),
+    (255, 125, 215),
+)
+_COLOUR_QUANTILES = (0.03, 0.97)
+_SHARE_ACROSS = 0.75
+_LIGHTNESS_SPAN = 16.0
 
 _MAX_WIDTH = 2000
 _MIN_WIDTH = 420
@@ -122,7 +134,7 @@ def draw_matches(
     inliers, outliers = _choose(starts, scores, is_inlier, candidates, size0, max_matches)
     canvas_starts, canvas_ends = placed0.to_canvas(starts), placed1.to_canvas(ends)
     outlier_colours = np.tile(np.array(_OUTLIER, np.uint8), (len(outliers), 1))
-    inlier_colours = _position_colours(starts[inliers], size0)
+    inlier_colours = _position_colours(starts[inliers])
     canvas = _draw_layer(
         canvas, canvas_starts[outliers], canvas_ends[outliers], outlier_colours, faint=True
     )
@@ -289,19 +301,23 @@ def _choose(
     return chosen[0], chosen[1]
 
 
-def _position_colours(keypoints: FloatArray, size: ImageSize) -> RgbArray:
-    """(M, 3) colours that change evenly, to the eye, with the position in the picture.
+def _position_colours(keypoints: FloatArray) -> RgbArray:
+    """(M, 3) colours that change evenly, to the eye, with the position among the keypoints.
 
-    In CIELAB the hue turns from gold over green and blue to magenta, mostly from left to right, and
-    the lightness falls from top to bottom. Red stays free: it means an outlier.
+    Mostly from left to right the colour goes through the anchors, interpolated in CIELAB; from top
+    to bottom it darkens. The whole range is spent on the part of the picture that has keypoints.
     """
-    across, down = ((keypoints + 0.5) / np.array([size.width, size.height])).clip(0, 1).T
-    hue = np.deg2rad(75 + 215 * across + 45 * down)
-    lightness, chroma = 86 - 20 * down, 62.0
-    lab = np.stack([lightness, chroma * np.cos(hue), chroma * np.sin(hue)], axis=-1)
-    if len(lab) == 0:
+    if len(keypoints) == 0:
         return np.zeros((0, 3), np.uint8)
-    rgb = cv2.cvtColor(lab[None].astype(np.float32), cv2.COLOR_LAB2RGB)[0]
+    # Quantiles: a few stray matches must not claim half of the colours.
+    low, high = np.quantile(keypoints, _COLOUR_QUANTILES, axis=0)
+    across, down = ((keypoints - low) / np.maximum(high - low, 1.0)).clip(0, 1).T
+    anchors = cv2.cvtColor(np.float32([_COLOUR_ANCHORS]) / 255, cv2.COLOR_RGB2LAB)[0]
+    along = (_SHARE_ACROSS * across + (1 - _SHARE_ACROSS) * down) * (len(anchors) - 1)
+    places = np.arange(len(anchors))
+    lab = np.stack([np.interp(along, places, channel) for channel in anchors.T], axis=-1)
+    lab[:, 0] += _LIGHTNESS_SPAN * (0.5 - down)
+    rgb = cv2.cvtColor(np.float32([lab]), cv2.COLOR_LAB2RGB)[0]
     return np.rint(255 * rgb.clip(0, 1)).astype(np.uint8)
 
 
@@ -312,7 +328,7 @@ def _draw_layer(
     if len(starts) == 0:
         return canvas
     # Many lines hide the photographs: the more there are, the fainter each.
-    line_opacity = 0.30 if faint else float(np.clip(7 / math.sqrt(len(starts)), 0.5, 0.85))
+    line_opacity = 0.30 if faint else float(np.clip(8 / math.sqrt(len(starts)), 0.5, 0.85))
     dot_opacity, radius = (0.5, 2.2) if faint else (1.0, 3.0)
     one = 1 << _SUBPIXEL_BITS
     fixed_starts = np.rint(starts * one).astype(int).tolist()

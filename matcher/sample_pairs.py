@@ -57,11 +57,12 @@ class SamplePair:
 
 
 def motorcycle_pair() -> SamplePair:
-    """The "Motorcycle" pair: 741 x 500 pixels, 0.193 m apart, disparities of 7 to 60 pixels, depths of 2.1 to 5 m.
+    """The "Motorcycle" pair: 741 x 500 pixels, 0.193 m apart, disparities of 7 to 60 pixels.
 
     The depth of pixel (x, y) of image 0 is ``focal * baseline / (disparity + dx)``, where ``dx``
     is how much further right the principal point of image 1 lies; lifting with ``camera0``, moving
     by ``cam1_from_cam0`` and projecting with ``camera1`` then lands on (x - disparity, y).
+    Depths are 2.1 to 5.0 m; 7 % of the pixels have none.
 
     Raises:
         MissingDependencyError: scikit-image is not installed.
