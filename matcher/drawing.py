@@ -7,8 +7,10 @@ one sees at a glance where each region of the scene went.
 
 from __future__ import annotations
 
+import bisect
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -367,18 +369,25 @@ def _with_caption(canvas: RgbArray, text: str, aside: str) -> RgbArray:
     text = " ".join(text.split())
     room = picture.width - 2 * _MARGIN
     font_size = _FONT_SIZE
-    while (pen.textlength(text, _font(font_size)) > room) and font_size > _SMALLEST_FONT_SIZE:
+    while pen.textlength(text, _font(font_size)) > room and font_size > _SMALLEST_FONT_SIZE:
         font_size -= 1
     font = _font(font_size)
     if pen.textlength(text, font) > room:
-        while text and pen.textlength(f"{text}\N{HORIZONTAL ELLIPSIS}", font) > room:
-            text = text[:-1]
-        text += "\N{HORIZONTAL ELLIPSIS}"
+        text = _cut(text, lambda part: pen.textlength(part, font) <= room)
     baseline = picture.height - _CAPTION_HEIGHT // 2
     pen.text((_MARGIN, baseline), text, _TEXT, font, anchor="lm")
     if pen.textlength(f"{text}    {aside}", font) <= room:
         pen.text((picture.width - _MARGIN, baseline), aside, _QUIET_TEXT, font, anchor="rm")
     return np.array(picture)
+
+
+def _cut(text: str, fits: Callable[[str], bool]) -> str:
+    """The longest beginning of a text that fits with an ellipsis behind it."""
+    ending = "\N{HORIZONTAL ELLIPSIS}"
+    length = bisect.bisect_left(
+        range(1, len(text) + 1), True, key=lambda kept: not fits(text[:kept].rstrip() + ending)
+    )
+    return text[:length].rstrip() + ending
 
 
 def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
