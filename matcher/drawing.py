@@ -82,7 +82,8 @@ class _Placed:
     def to_canvas(self, keypoints: FloatArray) -> FloatArray:
         """(M, 2) pixels of the photograph to pixels of the canvas, centres at integers."""
         scale = np.array([self.width / self.source.width, self.height / self.source.height])
-        return (keypoints + 0.5) * scale - 0.5 + np.array([self.left, self.top])
+        placed: FloatArray = (keypoints + 0.5) * scale - 0.5 + np.array([self.left, self.top])
+        return placed
 
 
 def draw_matches(
@@ -268,8 +269,7 @@ def _paste(canvas: RgbArray, image: RgbArray, placed: _Placed) -> None:
 
 def _lies_in(keypoints: FloatArray, size: ImageSize) -> BoolArray:
     limit = np.array([size.width, size.height]) - 0.5
-    inside: BoolArray = ((keypoints >= -0.5) & (keypoints <= limit)).all(axis=1)
-    return inside
+    return np.asarray(((keypoints >= -0.5) & (keypoints <= limit)).all(axis=1), dtype=np.bool_)
 
 
 def _choose(
@@ -314,13 +314,14 @@ def _position_colours(keypoints: FloatArray) -> RgbArray:
     # Quantiles: a few stray matches must not claim half of the colours.
     low, high = np.quantile(keypoints, _COLOUR_QUANTILES, axis=0)
     across, down = ((keypoints - low) / np.maximum(high - low, 1.0)).clip(0, 1).T
-    anchors = cv2.cvtColor(np.float32([_COLOUR_ANCHORS]) / 255, cv2.COLOR_RGB2LAB)[0]
+    anchor_rgb = np.array([_COLOUR_ANCHORS], np.float32) / 255
+    anchors = np.asarray(cv2.cvtColor(anchor_rgb, cv2.COLOR_RGB2LAB))[0]
     along = (_SHARE_ACROSS * across + (1 - _SHARE_ACROSS) * down) * (len(anchors) - 1)
     places = np.arange(len(anchors))
     lab = np.stack([np.interp(along, places, channel) for channel in anchors.T], axis=-1)
     lab[:, 0] += _LIGHTNESS_SPAN * (0.5 - down)
-    rgb = cv2.cvtColor(np.float32([lab]), cv2.COLOR_LAB2RGB)[0]
-    return np.rint(255 * rgb.clip(0, 1)).astype(np.uint8)
+    rgb = np.asarray(cv2.cvtColor(lab[None].astype(np.float32), cv2.COLOR_LAB2RGB))[0]
+    return np.asarray(np.rint(255 * rgb.clip(0, 1)), np.uint8)
 
 
 def _draw_layer(
@@ -340,7 +341,7 @@ def _draw_layer(
     lines = canvas.copy()
     for start, end, fill in zip(fixed_starts, fixed_ends, fills, strict=True):
         cv2.line(lines, start, end, fill, 1, cv2.LINE_AA, _SUBPIXEL_BITS)
-    canvas = cv2.addWeighted(lines, line_opacity, canvas, 1 - line_opacity, 0)
+    canvas = _blend(lines, line_opacity, canvas)
 
     dots = canvas.copy()
     for places in (fixed_starts, fixed_ends):
@@ -349,7 +350,11 @@ def _draw_layer(
                 cv2.circle(
                     dots, place, round(extent * one), colour, -1, cv2.LINE_AA, _SUBPIXEL_BITS
                 )
-    return np.asarray(cv2.addWeighted(dots, dot_opacity, canvas, 1 - dot_opacity, 0), np.uint8)
+    return _blend(dots, dot_opacity, canvas)
+
+
+def _blend(over: RgbArray, opacity: float, under: RgbArray) -> RgbArray:
+    return np.asarray(cv2.addWeighted(over, opacity, under, 1 - opacity, 0), dtype=np.uint8)
 
 
 def _summary(num_matches: int, is_inlier: BoolArray | None) -> str:

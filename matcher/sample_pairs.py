@@ -8,6 +8,7 @@ truth", GCPR 2014). The pictures stay in that package; nothing is downloaded.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -71,7 +72,8 @@ def motorcycle_pair() -> SamplePair:
         from skimage.data import stereo_motorcycle
     except ImportError:
         raise MissingDependencyError("scikit-image", "demo", "the sample pair") from None
-    image0, image1, disparity = stereo_motorcycle()
+    load: Any = stereo_motorcycle  # it carries no types
+    image0, image1, disparity = load()
     disparity = np.array(disparity, dtype=np.float32)
     # scikit-image documents NaN; its file has infinity.
     disparity[~np.isfinite(disparity)] = np.nan
