@@ -123,7 +123,7 @@ def load_croco(path: str | Path, device: str | torch.device = "cpu") -> LoadedCr
         CheckpointError: a file that cannot be read, does not fit, or holds another network.
     """
     file = Path(path)
-    if not file.exists():
+    if not _exists(file):
         raise InputError("path", "an existing checkpoint", f"{str(path)!r} (no such file)")
     network, info = _read(file)
     if not isinstance(network, CroCoNetwork):
@@ -203,7 +203,7 @@ def _locate(name_or_path: str | Path, allow_download: bool) -> tuple[Path, str]:
     if isinstance(name_or_path, str) and name in _BUNDLED:
         return _bundled_path(name), ""
     path = Path(name_or_path)
-    if path.exists():
+    if _exists(path):
         return path, ""
     if name in _HUB_MODELS:
         return _download(name, allow_download), name
@@ -211,6 +211,13 @@ def _locate(name_or_path: str | Path, allow_download: bool) -> tuple[Path, str]:
     raise InputError(
         "name_or_path", f"an existing file or folder, or one of {known}", f"{name[:200]!r}"
     )
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # for instance a name longer than the file system allows
+        return False
 
 
 def _asset(name: str) -> Path:

@@ -184,8 +184,9 @@ def network_from_released_state(
 
 def _unpickle(path: Path) -> dict[str, Any]:
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        # A stream, because torch.load looks at the extension of a path.
+        with path.open("rb") as file, torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a hostile or damaged pickle provokes
         raise CheckpointError(f"{path}: {_why_unreadable(error)}") from None
     if not isinstance(content, dict):
@@ -197,7 +198,7 @@ def _unpickle(path: Path) -> dict[str, Any]:
 
 def _why_unreadable(error: Exception) -> str:
     text = one_line(error)
-    forbidden = re.search(r"Unsupported (?:global: GLOBAL|class) (\S+)", str(error))
+    forbidden = re.search(r"(?i)unsupported (?:global: global|global|class) (\S+)", str(error))
     if forbidden is not None:
         return (
             f"the pickle asks for code to be run ({forbidden.group(1)[:80]}); only tensors and "

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from matcher.errors import CheckpointError, InputError
@@ -104,9 +106,13 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        temporary.touch(exist_ok=False)
+        permissions = stat.S_IMODE(temporary.stat().st_mode)
         write(temporary)
+        # Some writers make files that nobody else may read, whatever the user's mask.
+        temporary.chmod(permissions)
         os.replace(temporary, path)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise InputError("path", "a writable file in an existing folder", one_line(error)) from None
     finally:
         temporary.unlink(missing_ok=True)
