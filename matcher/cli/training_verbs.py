@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from matcher.cli.app import app, say, write_json
-from matcher.errors import InputError
+from matcher.errors import InputError, MissingDependencyError
 from matcher.training.config import DataConfig, Stage, TrainConfig
 from matcher.training.plot import plot_log
-from matcher.training.train import LOG_NAME, MODEL_NAME, StepReport
+from matcher.training.train import LAST_NAME, LOG_NAME, MODEL_NAME, StepReport, report_record
 from matcher.training.train import train as run_training
 
 __all__ = ["train"]
 
-Folders = Annotated[list[Path] | None, typer.Option()]
+_log = logging.getLogger(__name__)
 
 
 @app.command()
@@ -47,11 +49,15 @@ def train(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Train a model, bounded in time; stop it at will and --resume it later."""
+    if resume and not (out / LAST_NAME).exists():
+        raise InputError("--resume", f"a run in --out ({LAST_NAME})", f"{out}")
     chosen = _read_config(out / "config.json" if resume and config is None else config)
     changes: dict[str, Any] = {}
     sources = {"scene_pools": scenes, "photos": photos, "pair_manifests": pairs}
     sources |= {"view_manifests": views}
-    given = {name: tuple(map(str, paths)) for name, paths in sources.items() if paths}
+    given: dict[str, Any] = {
+        name: tuple(map(str, paths)) for name, paths in sources.items() if paths
+    }
     if given:
         changes["data"] = dataclasses.replace(chosen.data, **given)
     for name, value in (
@@ -71,18 +77,28 @@ def train(
     if chosen.data == DataConfig():
         raise InputError("--photos, --scenes, --pairs, --views", "at least one source", "none")
     last = _run(chosen, out, resume)
-    curve = out / "curve.png"
-    plot_log(out / LOG_NAME, curve)
+    curve = _plot(out)
     if as_json:
         write_json(
             {
                 "model": str(out / MODEL_NAME),
-                "curve": str(curve),
-                "last": None if last is None else dataclasses.asdict(last),
+                "curve": None if curve is None else str(curve),
+                "last": None if last is None else report_record(last),
             }
         )
     else:
-        say(f"wrote {out / MODEL_NAME} and {curve}")
+        say(f"wrote {out / MODEL_NAME}" + ("" if curve is None else f" and {curve}"))
+
+
+def _plot(out: Path) -> Path | None:
+    """The picture of the curve; without matplotlib the run is no less a success."""
+    curve = out / "curve.png"
+    try:
+        plot_log(out / LOG_NAME, curve)
+    except MissingDependencyError as error:
+        _log.warning("%s", error)
+        return None
+    return curve
 
 
 def _read_config(path: Path | None) -> TrainConfig:
@@ -92,7 +108,7 @@ def _read_config(path: Path | None) -> TrainConfig:
         values = json.loads(path.read_text())
     except OSError as error:
         raise InputError("--config", "a config.json", f"{path} ({error.strerror})") from None
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError("--config", "JSON", f"{path}: {error}") from None
     if not isinstance(values, dict):
         raise InputError("--config", "a JSON object", f"{path}")
@@ -102,7 +118,10 @@ def _read_config(path: Path | None) -> TrainConfig:
 def _run(config: TrainConfig, out: Path, resume: bool) -> StepReport | None:
     last: StepReport | None = None
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, transient=True) as progress:
+    # On standard error: standard output is for the answer.
+    console = Console(stderr=True)
+    bar = Progress(*columns, transient=True, console=console, disable=not console.is_terminal)
+    with bar as progress:
         task = progress.add_task("starting", total=1.0)
 
         def show(report: StepReport) -> None:

@@ -19,32 +19,35 @@ def photometric(random: np.random.Generator, image: ByteImage, strength: float =
         image: uint8 RGB.
         strength: 0 changes nothing, 1 is the usual range (day to dusk, phone to scanner).
     """
-    values = image.astype(np.float32) / 255
+    values: npt.NDArray[np.float32] = image.astype(np.float32) / np.float32(255)
     if random.random() < 0.8:
-        gain = np.exp(random.normal(0, 0.25 * strength))
+        gain = float(np.exp(random.normal(0, 0.25 * strength)))
         balance = np.exp(random.normal(0, 0.08 * strength, 3)).astype(np.float32)
-        gamma = np.exp(random.normal(0, 0.25 * strength))
+        gamma = float(np.exp(random.normal(0, 0.25 * strength)))
         values = np.clip(values * gain * balance, 0, 1) ** gamma
     if random.random() < 0.6:
         grey = values @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
         saturation = random.uniform(0.0 if random.random() < 0.15 else 0.5, 1.5)
+        saturation = 1 + strength * (saturation - 1)
         values = grey[..., None] + saturation * (values - grey[..., None])
-        contrast = np.exp(random.normal(0, 0.2 * strength))
+        contrast = float(np.exp(random.normal(0, 0.2 * strength)))
         mean = float(grey.mean())
         values = mean + contrast * (values - mean)
     if random.random() < 0.25 * strength:
         values = _shade(random, values)
     if random.random() < 0.25 * strength:
         sigma = random.uniform(0.3, 1.5)
-        values = cv2.GaussianBlur(values, (0, 0), sigma)
+        values = np.asarray(cv2.GaussianBlur(values, (0, 0), sigma), dtype=np.float32)
     if random.random() < 0.4:
-        spread = random.uniform(0.002, 0.04 * strength)
-        values = values + random.standard_normal(values.shape, dtype=np.float32) * spread
+        spread = strength * random.uniform(0.002, 0.04)
+        noise = random.standard_normal(values.shape, dtype=np.float32)
+        values = values + noise * np.float32(spread)
     bytes_ = np.clip(np.rint(values * 255), 0, 255).astype(np.uint8)
     if random.random() < 0.3 * strength:
         quality = int(random.integers(25, 90))
         _, coded = cv2.imencode(".jpg", bytes_[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-        bytes_ = np.ascontiguousarray(cv2.imdecode(coded, cv2.IMREAD_COLOR)[..., ::-1])
+        decoded = np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR), dtype=np.uint8)
+        bytes_ = np.ascontiguousarray(decoded[..., ::-1])
     return bytes_
 
 

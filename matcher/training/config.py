@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -12,6 +13,11 @@ from matcher.errors import InputError
 from matcher.model.config import ModelConfig
 
 __all__ = ["DataConfig", "Stage", "TrainConfig"]
+
+
+def _check_count(name: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InputError(name, f"a whole number, at least {least}", f"{value!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +38,8 @@ class Stage:
     def __post_init__(self) -> None:
         if not 0 < self.until <= 1:
             raise InputError("stage until", "a share in (0, 1]", f"{self.until}")
-        if self.image_size < 32:
-            raise InputError("stage image_size", "at least 32 pixels", f"{self.image_size}")
-        if self.batch_size < 1:
-            raise InputError("stage batch_size", "at least 1", f"{self.batch_size}")
+        _check_count("stage image_size", self.image_size, 32)
+        _check_count("stage batch_size", self.batch_size, 1)
 
     @property
     def shapes(self) -> tuple[tuple[int, int], ...]:
@@ -71,12 +75,14 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         for name in ("scene_pools", "photos", "pair_manifests", "view_manifests"):
-            object.__setattr__(self, name, tuple(str(path) for path in getattr(self, name)))
+            paths = getattr(self, name)
+            if isinstance(paths, str | os.PathLike):
+                raise InputError(name, "a list of paths", f"{str(paths)!r}")
+            object.__setattr__(self, name, tuple(str(path) for path in paths))
         for name in ("scene_weight", "photo_weight", "pair_weight", "view_weight"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(name, "a number >= 0", f"{getattr(self, name)}")
-        if self.num_matches < 8:
-            raise InputError("num_matches", "at least 8", f"{self.num_matches}")
+        _check_count("num_matches", self.num_matches, 8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +143,23 @@ class TrainConfig:
         if not ends or ends != sorted(set(ends)) or ends[-1] != 1:
             raise InputError("stages", "ends that rise to 1", f"{ends}")
         for name in ("learning_rate", "temperature", "gradient_clip"):
-            if not getattr(self, name) > 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise InputError(name, "a positive number", f"{getattr(self, name)}")
+        for name in (
+            "stem_learning_rate_scale",
+            "stem_frozen_until",
+            "weight_decay",
+            "matching_weight",
+            "pointmap_weight",
+            "match_alpha",
+            "checkpoint_minutes",
+            "validate_minutes",
+        ):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(name, "a number >= 0", f"{getattr(self, name)}")
+        for name, least in (("warmup_steps", 0), ("seed", 0), ("num_threads", 1)):
+            _check_count(name, getattr(self, name), least)
+        _check_count("num_workers", self.num_workers, 0)
         if not 0 <= self.ema_decay < 1:
             raise InputError("ema_decay", "a number in [0, 1)", f"{self.ema_decay}")
 
@@ -163,8 +184,8 @@ class TrainConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
         """The inverse of ``to_dict``; raises ``InputError`` on an unknown key or value."""
-        parts = dict(values)
         try:
+            parts = dict(values)
             if "model" in parts:
                 parts["model"] = ModelConfig.from_dict(parts["model"])
             if "data" in parts:
@@ -172,5 +193,7 @@ class TrainConfig:
             if "stages" in parts:
                 parts["stages"] = tuple(Stage(**stage) for stage in parts["stages"])
             return cls(**parts)
-        except TypeError as error:
+        except InputError:
+            raise
+        except (TypeError, ValueError) as error:
             raise InputError("train config", "a complete configuration", str(error)) from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import multiprocessing
 import os
+import sys
 from collections.abc import Iterator
 
 import cv2
@@ -28,6 +29,7 @@ from matcher.training.sources import (
 __all__ = ["PairStream", "build_sources", "held_out_photos", "make_loader"]
 
 _HELD_OUT_EVERY = 25
+_MAX_FAILURES = 50
 
 
 def held_out_photos(config: TrainConfig) -> list[str]:
@@ -91,14 +93,19 @@ class PairStream(IterableDataset[TrainingBatch]):
         if worker is not None:
             cv2.setNumThreads(0)
             torch.set_num_threads(1)
-            os.nice(5)  # the training process waits at every barrier when it is interrupted
+            if hasattr(os, "nice"):
+                os.nice(5)  # the training process waits at every barrier when it is interrupted
         number = self.first_batch + start
+        failures = 0
         while True:
             try:
                 yield self.batch(number)
+                failures = 0
             except DatasetError:
-                if number == self.first_batch + start:
-                    raise  # the very first batch fails: the data is wrong, not unlucky
+                failures += 1
+                # The very first batch, or many in a row: the data is wrong, not unlucky.
+                if number == self.first_batch + start or failures >= _MAX_FAILURES:
+                    raise
             number += step
 
 
@@ -110,6 +117,7 @@ def make_loader(stream: PairStream) -> DataLoader[TrainingBatch]:
         batch_size=None,
         num_workers=workers,
         prefetch_factor=3 if workers else None,
-        multiprocessing_context="fork" if workers else None,
+        # Forked workers share what the sources hold in memory; elsewhere forking is not safe.
+        multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
         pin_memory=stream.config.device.startswith("cuda"),
     )

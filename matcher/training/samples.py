@@ -165,7 +165,7 @@ def _beside(
     distance = (beside[:, None].astype(np.float32) - pixels[None].astype(np.float32)) ** 2
     distance = distance.sum(axis=2)
     distance[:, ~valid] = np.inf
-    clear = distance.min(axis=1) >= _CLEAR_PX**2 - 1
+    clear = distance.min(axis=1, initial=np.inf) >= _CLEAR_PX**2
     return beside, inside & clear & valid
 
 

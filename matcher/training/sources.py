@@ -5,6 +5,8 @@ Every source draws one pair of a given (height, width) from a random generator.
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,14 +110,18 @@ def _overlaps(
     intrinsics: npt.NDArray[np.float64],
     cam_from_world: npt.NDArray[np.float64],
 ) -> npt.NDArray[np.float32]:
-    """Overlap of all views, from thinned depth maps."""
+    """Overlap of all views, from thinned depth maps (padded with unknown depth to one size)."""
     step = 8 if len(depths) <= 16 else 16
-    thin = np.stack([depth[step // 2 :: step, step // 2 :: step] for depth in depths])
+    parts = [depth[step // 2 :: step, step // 2 :: step] for depth in depths]
+    rows, columns = np.max([part.shape for part in parts], axis=0)
+    thin = np.zeros((len(parts), rows, columns), dtype=np.float32)
+    for row, part in zip(thin, parts, strict=True):
+        row[: part.shape[0], : part.shape[1]] = part
     k = intrinsics.copy()
     k[:, :2, 2] -= step // 2
     k[:, :2] /= step
     table = overlap_matrix(
-        torch.from_numpy(thin.astype(np.float32))[None],
+        torch.from_numpy(thin)[None],
         torch.from_numpy(k)[None],
         torch.from_numpy(cam_from_world)[None],
         tolerance=0.05,
@@ -170,8 +176,8 @@ def _crop(
     scale = largest * random.uniform(smallest, 1.0)
     if abs(scale - 1) < 0.12 and largest >= 1:
         scale = 1.0  # no resampling: depth and colours stay exact
-    window_h = min(height, round(shape[0] * scale))
-    window_w = min(width, round(shape[1] * scale))
+    window_h = min(height, max(1, round(shape[0] * scale)))
+    window_w = min(width, max(1, round(shape[1] * scale)))
     top = int(random.integers(0, height - window_h + 1))
     left = int(random.integers(0, width - window_w + 1))
     rows, columns = slice(top, top + window_h), slice(left, left + window_w)
@@ -299,11 +305,13 @@ class ScenePool(PosedDepth):
             self._refresh()
         path = self._files[int(random.integers(len(self._files)))]
         try:
-            with np.load(path) as data:
+            # NumPy leaves the file open when it holds no archive: it is closed here.
+            with path.open("rb") as file, np.load(file) as data:
                 images, depths = data["image"], data["depth"].astype(np.float32)
                 intrinsics, poses = data["k"], data["cam_from_world"]
-        except (OSError, ValueError, KeyError) as error:
-            raise DatasetError(f"scene pool: cannot read {path}: {error}") from None
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            reason = " ".join(str(error).split())
+            raise DatasetError(f"scene pool: cannot read {path}: {reason}") from None
         overlaps = self._overlap_cache.get(path)
         if overlaps is None:
             overlaps = self._overlap_cache[path] = _overlaps(list(depths), intrinsics, poses)
@@ -311,7 +319,12 @@ class ScenePool(PosedDepth):
 
 
 def posed_groups(manifests: Sequence[str]) -> list[DepthGroup]:
-    """Load view manifests with depth into memory, one group of views each."""
+    """Load view manifests with depth into memory, one group of views each.
+
+    Raises:
+        DatasetError: a manifest, picture or depth cannot be read, depth and picture differ in size,
+            or no place has two views with depth.
+    """
     groups = []
     for manifest in manifests:
         by_group: dict[str, list[int]] = {}
@@ -320,8 +333,16 @@ def posed_groups(manifests: Sequence[str]) -> list[DepthGroup]:
             if view.depth is not None:
                 by_group.setdefault(view.group, []).append(index)
         for members in by_group.values():
+            if len(members) < 2:
+                continue
             images = [read_photo(views[index].image) for index in members]
             depths = [_read_depth(views[i].depth, views[i].depth_scale) for i in members]
+            for index, image, depth in zip(members, images, depths, strict=True):
+                if image.shape[:2] != depth.shape:
+                    raise DatasetError(
+                        f"depth: expected the size of its picture {image.shape[:2]}, "
+                        f"got {depth.shape} in {views[index].depth}"
+                    )
             intrinsics = np.stack([views[index].camera.matrix for index in members])
             poses = np.stack([views[index].cam_from_world.matrix for index in members])
             groups.append(
@@ -329,11 +350,16 @@ def posed_groups(manifests: Sequence[str]) -> list[DepthGroup]:
                     images, depths, intrinsics, poses, _overlaps(depths, intrinsics, poses), True
                 )
             )
+    if not groups:
+        raise DatasetError(
+            f"view_manifests: expected a place with two views with depth in {', '.join(manifests)}"
+        )
     return groups
 
 
 def _read_depth(path: Path | None, scale: float | None) -> npt.NDArray[np.float32]:
-    assert path is not None and scale is not None
+    assert path is not None
+    assert scale is not None
     raw = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if raw is None or raw.ndim != 2:
         raise DatasetError(f"depth: cannot read {path} as a one-channel picture")
@@ -410,17 +436,16 @@ def _random_warp(
     jitter = random.uniform(-perspective, perspective, (4, 2)) * half * 2
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     target = (corners + jitter) @ turn.T * scale + centre
-    matrix: npt.NDArray[np.float64] = cv2.getPerspectiveTransform(
+    matrix = cv2.getPerspectiveTransform(
         (corners + half).astype(np.float32), target.astype(np.float32)
     )
-    return matrix
+    return np.asarray(matrix, dtype=np.float64)
 
 
 def _warp(
     matrix: npt.NDArray[np.float64], points: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
-    warped: npt.NDArray[np.float64] = cv2.perspectiveTransform(points[None], matrix)[0]
-    return warped
+    return np.asarray(cv2.perspectiveTransform(points[None], matrix)[0], dtype=np.float64)
 
 
 def _warp_photo(
@@ -428,11 +453,8 @@ def _warp_photo(
 ) -> ByteImage:
     """Resample the photo, shrunk first where the warp would skip pixels (no aliasing)."""
     centre = np.array([[shape[1] / 2, shape[0] / 2]])
-    step = np.abs(_warp(photo_from_view, centre + [[1, 0]]) - _warp(photo_from_view, centre)).max()
-    step_y = np.abs(
-        _warp(photo_from_view, centre + [[0, 1]]) - _warp(photo_from_view, centre)
-    ).max()
-    shrink = max(1.0, min(step, step_y))
+    steps = _warp(photo_from_view, centre + np.eye(2)) - _warp(photo_from_view, centre)
+    shrink = max(1.0, float(np.abs(steps).max(axis=1).min()))
     if shrink > 1.3:
         size = (max(1, round(photo.shape[0] / shrink)), max(1, round(photo.shape[1] / shrink)))
         ratio = np.array([size[1] / photo.shape[1], size[0] / photo.shape[0]])
@@ -465,6 +487,8 @@ class MatchedPhotos:
         for _ in range(_MAX_ATTEMPTS):
             pair = self.pairs[int(random.integers(len(self.pairs)))]
             ends = [end.astype(np.float64) for end in read_correspondences(pair.correspondences)]
+            if len(ends[0]) < _MIN_MATCHES:
+                continue
             images = [read_photo(pair.image0), read_photo(pair.image1)]
             order = (0, 1) if random.random() < 0.5 else (1, 0)
             centre = int(random.integers(len(ends[0])))

@@ -7,20 +7,23 @@ import dataclasses
 import json
 import math
 import os
+import pickle
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from heads import HeadConfig, RawMaps
-from heads.activations import confidence_from_raw, dense_output, unit_descriptors
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from heads import HeadConfig, RawMaps
+from heads.activations import confidence_from_raw, dense_output, unit_descriptors
 from matcher.checkpoints import CheckpointInfo, save_native
-from matcher.errors import CheckpointError, InputError
+from matcher.errors import CheckpointError, DatasetError, InputError
+from matcher.model.config import ModelConfig
 from matcher.model.network import TwoViewNetwork
 from matcher.model.stem import ConvolutionalStem
 from matcher.training.config import TrainConfig
@@ -39,12 +42,23 @@ from matcher.training.samples import TrainingBatch
 from matcher.training.trunk import load_trunk
 from matcher.training.validate import ValidationResult, make_validation_set, validate
 
-__all__ = ["StepReport", "TrainingState", "train"]
+__all__ = ["StepReport", "TrainingState", "report_record", "train"]
 
 LAST_NAME = "last.pt"
 LOG_NAME = "log.jsonl"
 MODEL_NAME = "model.safetensors"
 _POINT_STRIDE = 4
+# What a truncated or foreign file makes torch.load and the reading of its parts raise.
+_UNREADABLE = (
+    OSError,
+    RuntimeError,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    pickle.UnpicklingError,
+)
 _GPU_BACKENDS = (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH)
 
 
@@ -60,6 +74,17 @@ class StepReport:
     learning_rate: float
     losses: LossValues
     validation: ValidationResult | None = None
+
+
+def report_record(report: StepReport) -> dict[str, Any]:
+    """Plain values that JSON can hold: a number that is not finite becomes ``None``."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(entry) for key, entry in value.items()}
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return {key: plain(entry) for key, entry in dataclasses.asdict(report).items()}
 
 
 @dataclass(slots=True)
@@ -99,37 +124,58 @@ def _parameter_groups(network: TwoViewNetwork, config: TrainConfig) -> list[dict
 
 
 def build_state(config: TrainConfig) -> TrainingState:
-    """A fresh network, its average and its optimiser."""
-    torch.manual_seed(config.seed)
-    network = TwoViewNetwork(config.model)
+    """A fresh network, its average and its optimiser; the global generator is left as it was."""
+    device = _device(config.device)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(config.seed)
+        network = TwoViewNetwork(config.model)
     if config.initialise == "trunk" and isinstance(network.encoder.stem, ConvolutionalStem):
         load_trunk(network.encoder.stem)
-    device = torch.device(config.device)
     network = network.to(device=device)
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = copy.deepcopy(network).eval().requires_grad_(False)
     optimizer = torch.optim.AdamW(
-        _parameter_groups(network, config), lr=config.learning_rate, betas=(0.9, 0.95)
+        _parameter_groups(network, config), lr=config.learning_rate, betas=(0.9, 0.95), fused=True
     )
     return TrainingState(network, average, optimizer)
 
 
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError("device", "a device of this machine", f"{name!r} ({reason})") from None
+    return device
+
+
 def save_state(path: Path, state: TrainingState, config: TrainConfig) -> None:
-    """Write the state beside ``path`` and rename it, so that a crash never loses the last one."""
+    """Write the state beside ``path`` and rename it, so that a crash never loses the last one.
+
+    Raises:
+        CheckpointError: it cannot be written, for instance because the disk is full.
+    """
     temporary = path.with_suffix(".tmp")
-    torch.save(
-        {
-            "config": json.dumps(config.to_dict()),
-            "network": state.network.state_dict(),
-            "average": state.average.state_dict(),
-            "optimizer": state.optimizer.state_dict(),
-            "step": state.step,
-            "pairs": state.pairs,
-            "seconds": state.seconds,
-        },
-        temporary,
-    )
-    os.replace(temporary, path)
+    try:
+        torch.save(
+            {
+                "config": json.dumps(config.to_dict()),
+                "network": state.network.state_dict(),
+                "average": state.average.state_dict(),
+                "optimizer": state.optimizer.state_dict(),
+                "step": state.step,
+                "pairs": state.pairs,
+                "seconds": state.seconds,
+            },
+            temporary,
+        )
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:  # torch turns a short write into a RuntimeError
+        reason = str(error).partition("\n")[0]
+        raise CheckpointError(f"training state {path}: cannot be written: {reason}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def export_model(
@@ -146,7 +192,7 @@ def export_model(
     """
     recipe = notes or f"{state.step} steps, {state.pairs} pairs, {state.seconds / 60:.0f} minutes"
     info = CheckpointInfo(
-        name=name or path.parent.name, licence=licence, layout="native", notes=recipe
+        name=name or path.resolve().parent.name, licence=licence, layout="native", notes=recipe
     )
     return save_native(path, state.average, info, dtype=torch.float16)
 
@@ -157,17 +203,24 @@ def load_state(path: Path, config: TrainConfig) -> TrainingState:
     Raises:
         CheckpointError: unreadable, or of another network.
     """
-    state = build_state(config)
+    # The stored weights replace all of it: no trunk is needed.
+    state = build_state(dataclasses.replace(config, initialise="random"))
     try:
         stored = torch.load(path, map_location=config.device, weights_only=True)
+        if ModelConfig.from_dict(json.loads(stored["config"])["model"]) != config.model:
+            raise ValueError("it is of another network than the configuration's")
         state.network.load_state_dict(stored["network"])
         state.average.load_state_dict(stored["average"])
+        groups = stored["optimizer"]["param_groups"]
+        for group, wanted in zip(groups, state.optimizer.param_groups, strict=True):
+            # What the run was started with gives way to the configuration.
+            group.update({name: wanted[name] for name in ("weight_decay", "scale", "fused")})
         state.optimizer.load_state_dict(stored["optimizer"])
         state.step, state.pairs = int(stored["step"]), int(stored["pairs"])
         state.seconds = float(stored["seconds"])
-    except (OSError, RuntimeError, KeyError, ValueError, EOFError) as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(f"training state {path}: {reason}") from None
+    except _UNREADABLE as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"training state {path}: cannot be read: {reason}") from None
     return state
 
 
@@ -304,34 +357,68 @@ def train(
 ) -> TrainingState:
     """Train until ``config.max_minutes`` have been spent, over all resumed parts.
 
-    Writes ``config.json``, ``log.jsonl`` (a line every ``report_every`` steps) and ``last.pt`` (at
-    least every ``checkpoint_minutes``, and at the end) into ``output_dir``.
+    Writes ``config.json``, ``log.jsonl`` (a line every ``report_every`` steps), ``last.pt`` and
+    ``model.safetensors`` (at least every ``checkpoint_minutes``, at the end, and before an
+    interrupt is passed on) into ``output_dir``. A run whose minutes are spent is left as it is.
 
     Args:
         config: the run.
         output_dir: created if missing.
         resume: continue from ``last.pt`` in ``output_dir``.
         on_report: called with every log line, for a progress bar.
+        report_every: steps between log lines.
 
     Raises:
-        InputError: ``output_dir`` holds a run already and ``resume`` is false.
-        CheckpointError, DatasetError: what is read is broken.
+        InputError: ``output_dir`` holds a run already and ``resume`` is false, or the other way
+            round; it cannot be written; or the device is not there.
+        CheckpointError, DatasetError: what is read is broken, or the state cannot be written.
     """
+    if report_every < 1:
+        raise InputError("report_every", "at least 1", f"{report_every}")
     folder = Path(output_dir)
     last = folder / LAST_NAME
     if last.exists() and not resume:
         raise InputError("output_dir", "a folder without a run, or resume", f"{folder}")
     if resume and not last.exists():
         raise InputError("output_dir", f"a run to resume ({LAST_NAME})", f"{folder}")
-    folder.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(config.num_threads)
     state = load_state(last, config) if resume else build_state(config)
-    (folder / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n")
     stream = PairStream(config, first_batch=state.step)
     validation = make_validation_set(held_out_photos(config)) if config.data.photos else []
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+        if not resume:  # of a run that ended before it could save anything
+            (folder / LOG_NAME).unlink(missing_ok=True)
+    loop = _Loop(config, folder, state, validation, on_report, report_every)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(config.num_threads)
     batches = iter(make_loader(stream))
-    _Loop(config, folder, state, validation, on_report, report_every).run(stream, batches)
+    try:
+        loop.run(stream, batches)
+    finally:
+        torch.set_num_threads(threads)
+        # Left to the garbage collector, workers would live as long as a traceback refers to them.
+        if hasattr(batches, "_shutdown_workers"):
+            batches._shutdown_workers()
     return state
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = f"{folder} ({error.strerror})"
+        raise InputError("output_dir", "a folder that can be written", reason) from None
+
+
+def _next_batch(batches: Iterator[TrainingBatch]) -> TrainingBatch:
+    try:
+        return next(batches)
+    except DatasetError as error:
+        # One from a worker process brings its whole traceback as text; the last line is the cause.
+        *rest, cause = str(error).strip().splitlines()
+        raise DatasetError(cause.partition("DatasetError: ")[2] if rest else cause) from None
 
 
 class _Loop:
@@ -366,11 +453,27 @@ class _Loop:
         return self.seconds / (60 * self.config.max_minutes)
 
     def run(self, stream: PairStream, batches: Iterator[TrainingBatch]) -> None:
+        """Steps until the time is spent; what was learned is saved before an interrupt goes on."""
+        first_step = self.state.step
+        try:
+            terms = self._steps(stream, batches)
+            if terms is not None:
+                result = validate(self.state.average, self.validation) if self.validation else None
+                self._write(StepReport(*self._counters(), 0.0, terms.values(), result))
+                self._save()
+        except (KeyboardInterrupt, DatasetError):
+            if self.state.step > first_step:
+                self._save()
+            raise
+
+    def _steps(self, stream: PairStream, batches: Iterator[TrainingBatch]) -> LossTerms | None:
+        """The losses of the last step; ``None`` where no time was left for one."""
         state = self.state
-        while True:
+        terms = None
+        while self.progress < 1:
             stream.set_stage(self.config.stage_index(self.progress))
             rate = _set_learning_rate(state, self.config, self.progress)
-            batch = next(batches).to(self.device)
+            batch = _next_batch(batches).to(self.device)
             terms = compute_loss(state.network, batch, self.config)
             _update(state, terms.total, self.config)
             state.step += 1
@@ -379,11 +482,7 @@ class _Loop:
                 self._report(terms, rate)
             if time.monotonic() - self.saved > 60 * self.config.checkpoint_minutes:
                 self._save()
-            if self.progress >= 1:
-                break
-        result = validate(state.average, self.validation) if self.validation else None
-        self._write(StepReport(*self._counters(), 0.0, terms.values(), result))
-        self._save()
+        return terms
 
     def _counters(self) -> tuple[int, float, float, int, float]:
         now, (then, pairs) = time.monotonic(), self.reported
@@ -400,8 +499,9 @@ class _Loop:
         self._write(StepReport(*counters, rate, terms.values(), result))
 
     def _write(self, report: StepReport) -> None:
-        with (self.folder / LOG_NAME).open("a") as stream:
-            stream.write(json.dumps(dataclasses.asdict(report)) + "\n")
+        line = json.dumps(report_record(report), allow_nan=False)
+        with _writing(self.folder), (self.folder / LOG_NAME).open("a") as stream:
+            stream.write(line + "\n")
         if self.on_report is not None:
             self.on_report(report)
 

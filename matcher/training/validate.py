@@ -26,7 +26,8 @@ class ValidationResult:
     """Share of correspondences whose nearest descriptor in the whole other image is close.
 
     Attributes:
-        within_1px, within_3px: distance to the true counterpart, network pixels.
+        within_1px, within_3px: distance to the true counterpart, network pixels; diagonal
+            neighbours count as 1 pixel away.
         within_10px: the coarse figure: the right place, not yet the right pixel.
     """
 
@@ -58,7 +59,8 @@ def validate(network: TwoViewNetwork, batches: Sequence[TrainingBatch]) -> Valid
         moved = batch.to(device)
         prediction = network(moved.pixels0, moved.pixels1)
         dense0, dense1 = prediction.output0.descriptors, prediction.output1.descriptors
-        assert dense0 is not None and dense1 is not None
+        assert dense0 is not None
+        assert dense1 is not None
         width = dense1.shape[2]
         for row in range(dense0.shape[0]):
             valid = moved.correspondences.valid[row]

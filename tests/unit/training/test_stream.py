@@ -1,0 +1,124 @@
+"""The stream of batches: repeatable, shared between workers, and what a failure does."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from matcher.errors import DatasetError, InputError
+from matcher.training import datasets
+from matcher.training.config import DataConfig, Stage, TrainConfig
+from matcher.training.datasets import PairStream, build_sources, held_out_photos, make_loader
+from matcher.training.samples import TrainingBatch
+
+Make = Callable[..., TrainConfig]
+
+
+def same(one: TrainingBatch, other: TrainingBatch) -> bool:
+    return (
+        torch.equal(one.pixels0, other.pixels0)
+        and torch.equal(one.pixels1, other.pixels1)
+        and torch.equal(one.correspondences.pixels1, other.correspondences.pixels1)
+        and torch.equal(one.targets.points1, other.targets.points1)
+        and one.sources == other.sources
+    )
+
+
+def test_number_and_seed_decide_a_batch(toy: Make, photos: Path, pool: Path) -> None:
+    data = DataConfig(scene_pools=(str(pool),), photos=(str(photos),), num_matches=32)
+    one, again = PairStream(toy(data=data)), PairStream(toy(data=data))
+    reseeded = PairStream(toy(data=data, seed=1))
+    assert same(one.batch(5), again.batch(5))
+    assert not torch.equal(one.batch(5).pixels0, one.batch(6).pixels0)
+    assert not torch.equal(one.batch(5).pixels0, reseeded.batch(5).pixels0)
+
+
+def test_the_stage_decides_size_and_shape(toy: Make) -> None:
+    stream = PairStream(toy(stages=(Stage(0.5, 48, 2), Stage(1.0, 64, 3))))
+    assert stream.batch(0).pixels0.shape == (2, 3, 48, 48)
+    stream.set_stage(1)
+    shapes = {tuple(stream.batch(number).pixels0.shape) for number in range(6)}
+    assert shapes <= {(3, 3, 64, 64), (3, 3, 48, 80), (3, 3, 80, 48)}
+    assert len(shapes) > 1
+
+
+@pytest.mark.parametrize(
+    ("worker", "expected"), [(None, [7, 8, 9]), (0, [7, 9, 11]), (1, [8, 10, 12])]
+)
+def test_workers_share_the_numbers(
+    toy: Make, monkeypatch: pytest.MonkeyPatch, worker: int | None, expected: list[int]
+) -> None:
+    stream = PairStream(toy(), first_batch=7)
+    info = None if worker is None else SimpleNamespace(id=worker, num_workers=2)
+    monkeypatch.setattr(datasets, "get_worker_info", lambda: info)
+    # What a worker process does to itself is not to be done to this one.
+    monkeypatch.setattr(datasets, "cv2", SimpleNamespace(setNumThreads=lambda count: None))
+    monkeypatch.setattr(datasets, "torch", SimpleNamespace(set_num_threads=lambda count: None))
+    monkeypatch.setattr(datasets, "os", SimpleNamespace(nice=lambda step: None))
+    monkeypatch.setattr(stream, "batch", lambda number: number)
+    assert list(islice(stream, 3)) == expected
+
+
+def failing(stream: PairStream, good: Callable[[int], bool]) -> Iterator[int]:
+    def batch(number: int) -> int:
+        if not good(number):
+            raise DatasetError(f"batch {number}")
+        return number
+
+    stream.batch = batch  # type: ignore[method-assign, assignment]
+    return iter(stream)  # type: ignore[arg-type]
+
+
+def test_a_failure_of_the_first_batch_is_raised(toy: Make) -> None:
+    with pytest.raises(DatasetError, match="batch 3"):
+        next(failing(PairStream(toy(), first_batch=3), lambda number: number > 3))
+
+
+def test_later_failures_are_skipped(toy: Make) -> None:
+    numbers = failing(PairStream(toy()), lambda number: number % 3 == 0)
+    assert list(islice(numbers, 4)) == [0, 3, 6, 9]
+
+
+def test_failures_without_end_are_raised(toy: Make) -> None:
+    numbers = failing(PairStream(toy()), lambda number: number < 2)
+    assert list(islice(numbers, 2)) == [0, 1]
+    with pytest.raises(DatasetError, match="batch 51"):
+        next(numbers)
+
+
+def test_weights_are_shares_and_zero_leaves_out(toy: Make, pool: Path, photos: Path) -> None:
+    data = DataConfig(
+        scene_pools=(str(pool),), photos=(str(photos),), scene_weight=0.6, photo_weight=0.2
+    )
+    sources, shares = build_sources(toy(data=data))
+    assert [type(source).__name__ for source in sources] == ["ScenePool", "SinglePhotos"]
+    assert shares == pytest.approx([0.75, 0.25])
+    without = DataConfig(scene_pools=(str(pool),), photos=(str(photos),), photo_weight=0.0)
+    assert build_sources(toy(data=without))[1] == [1.0]
+    with pytest.raises(InputError, match="data: expected at least one source"):
+        build_sources(toy(data=DataConfig()))
+
+
+def test_held_out_photographs_are_not_trained_on(toy: Make, photos: Path) -> None:
+    config = toy(data=DataConfig(photos=(str(photos),)))
+    assert held_out_photos(config) == [str(photos / "a.png")]
+    (source,), _ = build_sources(config)
+    assert [path.name for path in source.photos] == ["b.png"]  # type: ignore[attr-defined]
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_worker_processes_bring_the_same_batches(toy: Make) -> None:
+    stream = PairStream(toy(num_workers=2))
+    batches = iter(make_loader(stream))
+    brought = [next(batches) for _ in range(3)]
+    batches._shutdown_workers()  # type: ignore[attr-defined]
+    assert multiprocessing.active_children() == []
+    assert all(same(batch, stream.batch(number)) for number, batch in enumerate(brought))
+    assert np.isfinite(brought[0].pixels0.numpy()).all()
