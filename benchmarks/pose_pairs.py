@@ -4,10 +4,10 @@
 
 The list holds a JSON object a line: ``image0``, ``image1`` (relative to it), ``K0``, ``K1``,
 ``T_0to1``, ``rot_deg``, ``overlap``, ``set``. Every method's matches go through the same PoseLib
-LO-RANSAC at one fixed threshold in pixels of the stored image. The error of a pair is the larger of
-the rotation angle and the sign-blind angle of the translation; no pose counts as 180 degrees. AUC is
-the area under the recall curve up to the threshold, over the threshold (the form of SuperGlue and
-LoFTR).
+LO-RANSAC at one fixed threshold in pixels of the stored image. The error of a pair is the larger
+of the rotation angle and the sign-blind angle of the translation; no pose counts as 180 degrees.
+AUC is the area under the recall curve up to the threshold, over the threshold (the form of
+SuperGlue and LoFTR).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 import poselib
 import torch
+from scipy.integrate import trapezoid
 
 from matcher import Matcher, PairOptions
 from matcher.geometry.pose import rotation_error_deg
@@ -56,7 +58,7 @@ class PairRecord:
 def read_pairs(path: Path, min_overlap: float = 0.0) -> list[PairRecord]:
     """Read a pair list; images are relative to it."""
     records = []
-    for line in path.read_text().splitlines():
+    for line in filter(str.strip, path.read_text().splitlines()):
         entry = json.loads(line)
         if entry.get("overlap", 1.0) < min_overlap:
             continue
@@ -83,7 +85,7 @@ def auc(errors: Sequence[float], threshold: float) -> float:
     last = int(np.searchsorted(ordered, threshold))
     x = np.append(ordered[:last], threshold)
     y = np.append(recall[:last], recall[last - 1])
-    return float(np.trapezoid(y, x) / threshold)
+    return float(trapezoid(y, x) / threshold)
 
 
 def pose_error_deg(rotation: FloatArray, translation: FloatArray, truth: FloatArray) -> float:
@@ -277,7 +279,7 @@ def main() -> None:
             "pairs": str(arguments.pairs.name),
             "num_pairs": len(records),
             "min_overlap": arguments.min_overlap,
-            "estimator": f"poselib {poselib.__version__ if hasattr(poselib, '__version__') else ''}",
+            "estimator": f"poselib {version('poselib')}",
             "threshold_px": arguments.threshold,
             "auc": "SuperGlue/LoFTR form",
             "options": options.to_dict(),

@@ -50,7 +50,7 @@ class WidebaseModule(nn.Module):
             in (0, 1]; ``batch_indexes`` (N,) int64, which pair each match belongs to.
 
         Raises:
-            InputError: a missing key, or a tensor of another shape.
+            InputError: a missing key, a tensor of another shape, or an empty batch.
         """
         for key in ("image0", "image1"):
             if not isinstance(data.get(key), Tensor):
@@ -60,7 +60,9 @@ class WidebaseModule(nn.Module):
         count = data["image0"].shape[0]
         if data["image1"].shape[0] != count:
             raise InputError("image1", f"{count} images, as image0", f"{data['image1'].shape[0]}")
-        masks = [data.get(key) for key in ("mask0", "mask1")]
+        if count == 0:
+            raise InputError("image0", "at least one image", "an empty batch")
+        masks = [_mask_batch(data, side) for side in (0, 1)]
         device = data["image0"].device
         parts = []
         for row in range(count):
@@ -74,11 +76,20 @@ class WidebaseModule(nn.Module):
                 ).matches
             )
         lengths = torch.tensor([len(part) for part in parts], dtype=torch.int64)
-        if not parts:
-            raise InputError("image0", "at least one image", "an empty batch")
         return {
             "keypoints0": torch.cat([part.keypoints0 for part in parts]).to(device),
             "keypoints1": torch.cat([part.keypoints1 for part in parts]).to(device),
             "confidence": torch.cat([part.confidence for part in parts]).to(device),
             "batch_indexes": torch.arange(count).repeat_interleave(lengths).to(device),
         }
+
+
+def _mask_batch(data: dict[str, Tensor], side: int) -> Tensor | None:
+    mask = data.get(f"mask{side}")
+    if mask is None:
+        return None
+    batch, _, height, width = data[f"image{side}"].shape
+    if not isinstance(mask, Tensor) or mask.shape != (batch, height, width):
+        actual = f"{tuple(mask.shape)}" if isinstance(mask, Tensor) else type(mask).__name__
+        raise InputError(f"mask{side}", f"a tensor of shape ({batch}, {height}, {width})", actual)
+    return mask

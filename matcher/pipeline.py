@@ -32,7 +32,6 @@ from matcher.matching import (
     reciprocal_points,
     refine_subpixel,
     top_k_rows,
-    union_matches,
 )
 from matcher.model.network import EncodedViews, TwoViewNetwork
 from matcher.results import PairResult, Pointmaps
@@ -175,13 +174,21 @@ class Matcher:
             argument: name of the argument, for error messages.
 
         Raises:
-            InputError: an image that cannot be read, or a mask of another shape.
+            InputError: an image that cannot be read or has but one pixel, a mask of another shape,
+                or one beside an image that is encoded already.
         """
+        mask_argument = argument.replace("image", "mask")
         if isinstance(image, EncodedImage):
+            if mask is not None:
+                raise InputError(
+                    mask_argument, "None beside an encoded image (encode takes it)", "a mask"
+                )
             return image
         options = options or self.options
         pixels = read_image(image, argument)
-        welcome = None if mask is None else np.asarray(mask)
+        if pixels.shape[:2] == (1, 1):
+            raise InputError(argument, "a photograph", "an image of 1 x 1 pixels")
+        welcome = _as_mask(mask, ImageSize(*pixels.shape[:2]), mask_argument)
         view = prepare_view(
             pixels,
             max_size=options.max_size,
@@ -315,8 +322,8 @@ class Matcher:
         other_way = Matches(mirrored.keypoints1, mirrored.keypoints0, mirrored.confidence)
         # Sub-pixel refinement moves the end in the second image: a match found both ways is the
         # same within a pixel, not to the digit.
-        scale = float(max(view0.original_from_network[0, 0], 1.0))
-        return merge_matches([found, other_way], cell_px=1.5 * scale)
+        cells = tuple(1.5 * float(max(v.original_from_network[0, 0], 1)) for v in (view0, view1))
+        return merge_matches([_join_both_ways(found, other_way)], cell_px=(cells[0], cells[1]))
 
     def _match_crops(
         self, encoded0: EncodedImage, encoded1: EncodedImage, coarse: Matches, options: PairOptions
@@ -364,10 +371,25 @@ def _choose_device(device: str | torch.device | None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(device)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros(1, device=chosen).item()  # the meta device has no values to give
+    except (RuntimeError, AssertionError, TypeError) as error:
         raise InputError("device", "a device of this machine", str(error).splitlines()[0]) from None
     return chosen
+
+
+def _as_mask(
+    mask: npt.NDArray[np.bool_] | Tensor | None, size: ImageSize, argument: str
+) -> npt.NDArray[np.bool_] | None:
+    if mask is None:
+        return None
+    array = mask.detach().cpu().numpy() if isinstance(mask, Tensor) else np.asarray(mask)
+    if array.shape != (size.height, size.width) or array.dtype != np.bool_:
+        raise InputError(
+            argument,
+            f"bool of shape ({size.height}, {size.width}), as the upright image",
+            f"{array.dtype} of shape {array.shape}",
+        )
+    return array
 
 
 def _why_hopeless(encoded: EncodedImage, argument: str) -> str | None:
@@ -405,7 +427,8 @@ def _match_prediction(
         maps = output0.descriptors[0], output1.descriptors[0]
         found = reciprocal_matches(*maps, options=search, mask0=mask0, mask1=mask1)
         sure0, sure1 = output0.descriptor_confidence, output1.descriptor_confidence
-        assert sure0 is not None and sure1 is not None
+        assert sure0 is not None
+        assert sure1 is not None
     else:
         # DUSt3R has no descriptors: pixels match where their 3-D points are mutually closest.
         maps = output0.points[0], output1.points[0]
@@ -422,6 +445,14 @@ def _match_prediction(
     )
 
 
+def _join_both_ways(found: Matches, other_way: Matches) -> Matches:
+    """Both in an order that does not depend on which photograph came first."""
+    keypoints0 = torch.cat([found.keypoints0, other_way.keypoints0])
+    keypoints1 = torch.cat([found.keypoints1, other_way.keypoints1])
+    joined = Matches(keypoints0, keypoints1, torch.cat([found.confidence, other_way.confidence]))
+    return joined.select(torch.argsort((keypoints0 + keypoints1).double().sum(1), stable=True))
+
+
 def _confidence(found: GridMatches, sure0: Tensor, sure1: Tensor) -> Tensor:
     """(M,) in (0, 1]: the two ends' geometric mean c, which is > 0, as c / (1 + c)."""
     x0, y0 = found.pixels0.unbind(1)
@@ -433,7 +464,9 @@ def _confidence(found: GridMatches, sure0: Tensor, sure1: Tensor) -> Tensor:
 
 def _original(keypoints: Tensor, view: View) -> Tensor:
     mapped = to_original(keypoints.cpu().numpy().astype(np.float64), view.original_from_network)
-    return torch.from_numpy(mapped.astype(np.float32))
+    # Sub-pixel refinement may step into the padding: every keypoint lies on the photograph.
+    last = np.array([view.original_size.width - 1, view.original_size.height - 1])
+    return torch.from_numpy(mapped.clip(0, last).astype(np.float32))
 
 
 def _select(matches: Matches, size0: ImageSize, options: MatchingOptions) -> Matches:

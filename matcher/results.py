@@ -259,8 +259,10 @@ class PairResult:
                 )
             os.replace(temporary, target)
         except (OSError, zipfile.LargeZipFile) as error:
+            reason = " ".join(str(getattr(error, "strerror", None) or error).split())
+            raise InputError("path", "a file that can be written", f"{target}: {reason}") from None
+        finally:
             temporary.unlink(missing_ok=True)
-            raise InputError("path", "a file that can be written", f"{target}: {error}") from None
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers as plain values, for JSON; confidences rounded to six digits."""

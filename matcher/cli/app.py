@@ -39,13 +39,13 @@ def write_json(values: dict[str, Any]) -> None:
 
 
 def say(text: str) -> None:
-    """A line for a person, on standard output."""
-    _ANSWERS.print(text)
+    """A line for a person, on standard output, without markup: a path may hold brackets."""
+    _ANSWERS.print(text, markup=False, emoji=False)
 
 
 def fail(message: str) -> None:
     """One line on standard error, without markup."""
-    _ERRORS.print(f"error: {' '.join(message.split())}", markup=False, style="red")
+    _ERRORS.print(f"error: {' '.join(message.split())}", markup=False, emoji=False, style="red")
 
 
 def main() -> None:
@@ -53,7 +53,8 @@ def main() -> None:
     # The verbs register themselves on ``app``.
     from matcher.cli import pair_verbs, training_verbs
 
-    assert pair_verbs and training_verbs
+    assert pair_verbs
+    assert training_verbs
     logging.basicConfig(
         level=logging.WARNING,
         format="%(message)s",

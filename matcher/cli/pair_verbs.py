@@ -16,13 +16,25 @@ from matcher import Matcher, MatchingOptions, PairOptions, PairResult, RelativeP
 from matcher.checkpoints import available_checkpoints
 from matcher.cli.app import EXIT_NO_ANSWER, app, say, write_json
 from matcher.drawing import check_picture_path
-from matcher.errors import InputError
+from matcher.errors import CheckpointError, InputError
 from matcher.geometry.camera import parse_camera
 from matcher.geometry.pose import rotation_error_deg, translation_error_deg
 from matcher.sample_pairs import disparity_errors_px, motorcycle_pair
 from matcher.structures import RelativePose
 
 __all__ = ["demo", "info", "match", "pose"]
+
+
+_PACKAGES = (
+    "widebase",
+    "torch",
+    "kornia",
+    "faiss-cpu",
+    "faiss-gpu-cu12",
+    "poselib",
+    "opencv-python",
+    "numpy",
+)
 
 
 class Crops(str, Enum):
@@ -57,7 +69,13 @@ TopK = Annotated[int | None, typer.Option(help="Keep at most so many matches, we
 
 
 def _load(model: str, device: str | None, options: PairOptions) -> Matcher:
-    return Matcher.from_pretrained(model, device=device, options=options)
+    try:
+        return Matcher.from_pretrained(model, device=device, options=options)
+    except CheckpointError as error:
+        raise CheckpointError(f"--model: {error}") from None
+    except InputError as error:
+        argument = {"name_or_path": "--model", "device": "--device"}.get(error.argument)
+        raise InputError(argument or error.argument, error.expected, error.actual) from None
 
 
 def _options(
@@ -74,13 +92,18 @@ def _check_npz_path(path: Path | None) -> None:
         raise InputError("--out", "a name that ends in .npz", f"{path}")
     if not path.parent.is_dir():
         raise InputError("--out", "a file in a folder that exists", f"{path}")
+    if path.is_dir():
+        raise InputError("--out", "a file", f"the folder {path}")
 
 
 def _check_outputs(out: Path | None, draw: Path | None) -> None:
     """Complain about a path before an hour of work, not after."""
     _check_npz_path(out)
     if draw is not None:
-        check_picture_path(draw)
+        try:
+            check_picture_path(draw)
+        except InputError as error:
+            raise InputError("--draw", error.expected, error.actual) from None
 
 
 @app.command()
@@ -118,7 +141,8 @@ def match(
         values["draw"] = None if draw is None else str(draw)
         write_json(values)
     else:
-        say(f"{len(pair)} matches in {pair.seconds:.2f} s with {pair.info.name} ({pair.info.licence})")
+        model_text = f"{pair.info.name} ({pair.info.licence})"
+        say(f"{len(pair)} matches in {pair.seconds:.2f} s with {model_text}")
         if pair.reason is not None:
             say(pair.reason)
         for path in (out, draw):
@@ -219,8 +243,12 @@ def demo(
     The pair is "Motorcycle" of the Middlebury stereo data (2014), as scikit-image ships it.
     """
     sample = motorcycle_pair()
-    out.mkdir(parents=True, exist_ok=True)
-    pair = _load(model, device, PairOptions()).match(sample.image0, sample.image1)
+    matcher = _load(model, device, PairOptions())
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError("--out", "a folder that can be made", f"{out}: {error.strerror}") from None
+    pair = matcher.match(sample.image0, sample.image1)
     answer = pair.relative_pose(sample.camera0, sample.camera1)
     picture, matches = out / "motorcycle.jpg", out / "motorcycle.npz"
     pair.draw(picture, pose=answer)
@@ -256,10 +284,7 @@ def demo(
 @app.command()
 def info(as_json: AsJson = False) -> None:
     """Versions, devices, and the models with their licences."""
-    packages = {
-        name: _version(name)
-        for name in ("widebase", "torch", "kornia", "faiss-cpu", "poselib", "opencv-python", "numpy")
-    }
+    packages = {name: _version(name) for name in _PACKAGES}
     devices = ["cpu"] + [
         f"cuda:{index} ({torch.cuda.get_device_name(index)})"
         for index in range(torch.cuda.device_count())
