@@ -33,6 +33,7 @@ _CHILD = 4
 _CHILDREN = (_PARENT // _CHILD) ** 2
 _QUERY_BLOCK = 256
 _PAIR_BLOCK = 1 << 15
+_ARGMAX_GROUP = 32
 # Beyond this share of the cells, looking at them one by one costs more than the plain product.
 _MAX_CANDIDATE_SHARE = 1 / 16
 _FEW_CELLS = 16
@@ -101,36 +102,35 @@ class CellNearest:
         """See :class:`~matcher.matching.nearest.NearestNeighbour`."""
         index = torch.empty(len(queries), dtype=torch.int64, device=queries.device)
         similarity = queries.new_empty(len(queries))
+        hopeless = torch.zeros(len(queries), dtype=torch.bool, device=queries.device)
         for start in range(0, len(queries), _QUERY_BLOCK):
             rows = slice(start, start + _QUERY_BLOCK)
             bound = None if lower_bound is None else lower_bound[rows]
-            index[rows], similarity[rows] = self._query_block(queries[rows], bound)
+            index[rows], similarity[rows], hopeless[rows] = self._query_block(queries[rows], bound)
+        # All at once: a complete comparison of a handful costs as much as one of a hundred.
+        rest = torch.nonzero(hopeless)[:, 0]
+        if len(rest):
+            index[rest], similarity[rest] = self._complete.query(queries[rest])
         return index, similarity
 
-    def _query_block(self, queries: Tensor, bound: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _query_block(self, queries: Tensor, bound: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Index, similarity, and which queries were left out as better compared completely."""
         # Neither the length (dot) nor the origin (l2) of a query changes which pixel answers it.
         is_dot = self._metric == "dot"
         length = queries.norm(dim=1).clamp_min(1e-12) if is_dot else torch.ones_like(queries[:, 0])
         local = queries / length[:, None] if is_dot else queries - self._centre
         reached = self._first_guess(local) if bound is None else bound / length
         features = self._query_features(local, reached)
-        possible = features @ self._parents.T >= -self._margin
-        hopeless = self._hopeless(possible, reached)
-        any_hopeless = bool(hopeless.any())
-        if any_hopeless:
-            possible &= ~hopeless[:, None]
-        best, index = self._search_parents(local, features, possible)
-        best = best * length
-        if any_hopeless:
-            index[hopeless], best[hopeless] = self._complete.query(queries[hopeless])
-        return index, best
-
-    def _hopeless(self, possible: Tensor, reached: Tensor) -> Tensor:
-        """Which queries are better compared with everything."""
-        most = max(_MAX_CANDIDATE_SHARE * len(self._parents), _FEW_CELLS)
-        hopeless = possible.sum(dim=1) > most
-        # Two angles may add up to more than 180 degrees only if the similarity is negative.
-        return hopeless | (reached < 2 * self._slack) if self._metric == "dot" else hopeless
+        pairs = torch.nonzero(features @ self._parents.T >= -self._margin)
+        count = torch.bincount(pairs[:, 0], minlength=len(queries))
+        hopeless = count > max(_MAX_CANDIDATE_SHARE * len(self._parents), _FEW_CELLS)
+        if is_dot:
+            # Two angles may add up to more than 180 degrees only if the similarity is negative.
+            hopeless |= reached < 2 * self._slack
+        if bool(hopeless.any()):
+            pairs = pairs[~hopeless[pairs[:, 0]]]
+        best, index = self._search_parents(local, features, pairs)
+        return index, best * length, hopeless
 
     def _first_guess(self, local: Tensor) -> Tensor:
         """A similarity that some pixel reaches: the best of the cell with the closest middle."""
@@ -138,7 +138,7 @@ class CellNearest:
         score = local @ middles.T
         if self._metric == "l2":
             score = 2 * score - middles.square().sum(dim=1)
-        cell = score.argmax(dim=1)
+        cell = _argmax(score)
         pixels = self._pixels.view(len(self._parents), _PARENT**2, self._dimensions)[cell]
         return self._compare(pixels, local).amax(dim=1)
 
@@ -151,11 +151,10 @@ class CellNearest:
         return torch.cat([2 * local, 2 * squared.sqrt(), constant, -torch.ones_like(squared)], 1)
 
     def _search_parents(
-        self, local: Tensor, features: Tensor, possible: Tensor
+        self, local: Tensor, features: Tensor, pairs: Tensor
     ) -> tuple[Tensor, Tensor]:
         best = local.new_full((len(local),), -torch.inf)
         index = torch.full((len(local),), self._num_rows, device=local.device)
-        pairs = torch.nonzero(possible)
         for start in range(0, len(pairs), _PAIR_BLOCK):
             block = pairs[start : start + _PAIR_BLOCK]
             left = self._surviving_children(features, _Candidates(block[:, 0], block[:, 1]))
@@ -192,6 +191,21 @@ class CellNearest:
         if self._metric == "dot":
             return torch.bmm(pixels, local[:, :, None])[:, :, 0]
         return -(pixels - local[:, None]).square().sum(dim=2)
+
+
+def _argmax(scores: Tensor) -> Tensor:
+    """(M,) column of a largest score of each row: ten times as fast as ``argmax`` on the CPU.
+
+    Maxima vectorise and their positions do not, so the maximum of each group of columns comes
+    first. What is left over at the right does not take part: any good column will do.
+    """
+    groups = scores.shape[1] // _ARGMAX_GROUP
+    if groups < 2:
+        return scores.argmax(dim=1)
+    grouped = scores[:, : groups * _ARGMAX_GROUP].reshape(len(scores), _ARGMAX_GROUP, groups)
+    column = grouped.amax(dim=1).argmax(dim=1)
+    inside = grouped.gather(2, column[:, None, None].expand(-1, _ARGMAX_GROUP, 1))[:, :, 0]
+    return inside.argmax(dim=1) * groups + column
 
 
 def _cell_major_index(height: int, width: int) -> Tensor:

@@ -190,13 +190,12 @@ def _faiss_blas_threshold(threshold: int) -> Iterator[None]:
 
 def _first_equal_row(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
     """(N,) for each row, the index of the first row with the same numbers, by a 64-bit hash."""
-    factors: npt.NDArray[np.uint64] = np.random.default_rng(0).integers(
-        1, 2**63, rows.shape[1], dtype=np.uint64
-    )
+    generator = np.random.default_rng(0)
+    factors: list[int] = [int(generator.integers(1, 2**63)) for _ in range(rows.shape[1])]
     bits = (rows + np.float32(0)).view(np.uint32)  # adding 0 turns -0.0 into 0.0
     hashes = np.zeros(len(rows), dtype=np.uint64)
-    for channel in range(rows.shape[1]):
-        hashes += bits[:, channel] * factors[channel]
+    for channel, factor in enumerate(factors):
+        hashes += bits[:, channel] * np.uint64(factor)
     _, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
     result: npt.NDArray[np.int64] = first[inverse]
     return result
