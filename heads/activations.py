@@ -22,7 +22,7 @@ def points_from_raw(raw: Tensor, activation: ActivationRange) -> Tensor:
     if activation.kind == "linear":
         unbounded = activation.low == -torch.inf and activation.high == torch.inf
         return raw if unbounded else raw.clamp(activation.low, activation.high)
-    distance = raw.norm(dim=-1, keepdim=True)
+    distance: Tensor = raw.norm(dim=-1, keepdim=True)
     direction = raw / distance.clamp_min(_SMALLEST_NORM)
     if activation.kind == "exp":
         return direction * torch.expm1(distance)
@@ -43,7 +43,8 @@ def confidence_from_raw(raw: Tensor, activation: ActivationRange) -> Tensor:
 
 def unit_descriptors(raw: Tensor) -> Tensor:
     """Descriptors (..., D) of length 1; a zero vector stays zero instead of becoming NaN."""
-    return raw / raw.norm(dim=-1, keepdim=True).clamp_min(_SMALLEST_NORM)
+    length: Tensor = raw.norm(dim=-1, keepdim=True)
+    return raw / length.clamp_min(_SMALLEST_NORM)
 
 
 def dense_output(

@@ -19,7 +19,8 @@ def layer_norm(dim: int) -> nn.LayerNorm:
 
 
 def _split_heads(tokens: Tensor, num_heads: int) -> Tensor:
-    return tokens.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+    batch, count, _ = tokens.shape
+    return tokens.reshape(batch, count, num_heads, -1).transpose(1, 2)
 
 
 def _merge_heads(tokens: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from matcher.errors import InputError
 from matcher.model.attention import CrossBlock, SelfBlock, layer_norm
 from matcher.model.config import ModelConfig
 from matcher.model.rope import RotaryTables, grid_positions, rotary_tables
-from matcher.model.stem import PYRAMID_DIMS, ConvolutionalStem, PatchStem
+from matcher.model.stem import PYRAMID_DIMS, ConvolutionalStem, PatchStem, StemOutput
 from matcher.structures import PairPrediction
 
 __all__ = ["EncodedViews", "TwoViewNetwork"]
@@ -88,7 +88,7 @@ class Encoder(nn.Module):
 
     def forward(self, pixels: Tensor) -> EncodedViews:
         """``pixels``: (B, 3, H, W) in [-1, 1]."""
-        stem = self.stem(pixels)
+        stem: StemOutput = self.stem(pixels)
         positions = grid_positions(*stem.grid, device=pixels.device)
         rotary = rotary_tables(positions, self.head_dim, self.rope_base)
         tokens = stem.tokens
@@ -299,7 +299,9 @@ def _initialise(network: nn.Module) -> None:
             # Raw distances and confidences pass an exponential: they must start near zero. The
             # stem's maps have a spread of about ten.
             for lateral in module.lateral:
+                assert isinstance(lateral, nn.Conv2d)
                 nn.init.normal_(lateral.weight, std=0.1 * lateral.in_channels**-0.5)
             nn.init.normal_(module.points_out.weight, std=1e-3)
+            assert module.points_out.bias is not None
             nn.init.constant_(module.points_out.bias, 0.1)
             nn.init.normal_(module.features_out.weight, std=0.01)

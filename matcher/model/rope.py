@@ -42,7 +42,7 @@ def rotary_tables(positions: Tensor, head_dim: int, base: float) -> RotaryTables
 def rotate(tokens: Tensor, tables: RotaryTables) -> Tensor:
     """Turn (B, heads, N, head_dim) queries or keys to their positions."""
     cosines, sines = tables
-    halves = tokens.unflatten(-1, (2, 2, -1))
+    halves = tokens.reshape(*tokens.shape[:-1], 2, 2, -1)
     turned = torch.stack([-halves[..., 1, :], halves[..., 0, :]], dim=-2).flatten(-3)
     return tokens * cosines.to(tokens.dtype) + turned * sines.to(tokens.dtype)
 
