@@ -248,8 +248,9 @@ def _download(name: str, allow_download: bool) -> Path:
     except Exception as error:  # the hub client lets errors of several network libraries through
         raise CheckpointError(
             f"{name}: cannot be downloaded ({type(error).__name__}); where there is a network run "
-            f"`hf download {name} {CONFIG_FILE} {WEIGHTS_FILE} --local-dir FOLDER`, copy the "
-            f"folder here and pass its path; or copy the cache (HF_HOME) and set HF_HUB_OFFLINE=1"
+            f"`hf download {name} {CONFIG_FILE} {WEIGHTS_FILE} --local-dir {name.split('/')[1]}`, "
+            f"copy that folder here and pass its path; or copy the cache (HF_HOME) and set "
+            f"HF_HUB_OFFLINE=1"
         ) from error
     return Path(local).parent
 
