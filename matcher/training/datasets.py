@@ -119,5 +119,7 @@ def make_loader(stream: PairStream) -> DataLoader[TrainingBatch]:
         prefetch_factor=3 if workers else None,
         # Forked workers share what the sources hold in memory; elsewhere forking is not safe.
         multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
+        # Its own generator: the loader would draw the workers' seed from the global one.
+        generator=torch.Generator().manual_seed(stream.config.seed),
         pin_memory=stream.config.device.startswith("cuda"),
     )

@@ -68,6 +68,9 @@ def test_a_run_writes_log_state_model_and_configuration(
     reports: list[StepReport] = []
     folder = tmp_path / "runs" / "toy"
     state = train(config, folder, on_report=reports.append, report_every=1)
+    # Nothing of the process has changed.
+    assert torch.get_num_threads() == threads
+    assert torch.equal(torch.random.get_rng_state(), generator)
 
     names = {path.name for path in folder.iterdir()}
     assert names == {"config.json", "log.jsonl", "last.pt", "model.safetensors"}
@@ -111,9 +114,6 @@ def test_a_run_writes_log_state_model_and_configuration(
     assert (again.step, again.pairs, again.seconds) == (state.step, state.pairs, state.seconds)
     assert same_weights(again.network, state.network)
     assert same_weights(again.average, state.average)
-    # Nothing of the process has changed.
-    assert torch.get_num_threads() == threads
-    assert torch.equal(torch.random.get_rng_state(), generator)
 
 
 def test_a_resumed_run_goes_on_counting_and_keeps_its_bound(toy: Make, tmp_path: Path) -> None:

@@ -211,6 +211,7 @@ def test_half_precision_is_near_full_precision(toy: Make, photo: npt.NDArray[np.
     assert float(half.matching_error) == pytest.approx(float(full.matching_error), rel=0.05)
 
 
+@pytest.mark.slow
 def test_steps_on_one_batch_lower_the_matching_loss(
     toy: Make, photo: npt.NDArray[np.uint8]
 ) -> None:
