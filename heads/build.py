@@ -104,7 +104,9 @@ def build_head(
 
     Args:
         config: kind, sizes, activations.
-        encoder_dim, decoder_dim, decoder_depth: of the backbone.
+        encoder_dim: width of the encoder's tokens.
+        decoder_dim: width of the decoder's tokens.
+        decoder_depth: number of decoder blocks.
         patch_size: pixels a token stands for, along one side.
         pyramid_dims: channels of a convolutional stem at 1/2, 1/4, 1/8; ``None`` without one.
 

@@ -2,7 +2,7 @@
 
     MatcherError
       InputError(ValueError)              wrong shape, dtype, range, unreadable image
-      CheckpointError(ValueError)         unreadable file, unknown layout, missing or unexpected keys
+      CheckpointError(ValueError)         unreadable file, unknown layout, keys that do not fit
       DatasetError(FileNotFoundError)     training or benchmark data missing or malformed
       MissingDependencyError(ImportError) an optional package is needed
 

@@ -6,9 +6,10 @@ The network and the matching run in torch on the model's device; geometry is num
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -42,6 +43,7 @@ __all__ = ["EncodedImage", "Matcher", "PairOptions"]
 CropMode = Literal["auto", "always", "never"]
 _BLANK_RANGE = 3
 _LARGER_THAN_VIEW = 1.25
+_CROPS_AT_ONCE = 4
 _SMALLEST_CONFIDENCE = 1e-6
 
 
@@ -112,6 +114,14 @@ class EncodedImage:
         return self.view.original_size
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _BothWays:
+    """A prediction, and for symmetric matching the one with the photographs swapped."""
+
+    forward: PairPrediction
+    backward: PairPrediction | None = None
+
+
 class Matcher:
     """Matches photographs with one network.
 
@@ -150,6 +160,8 @@ class Matcher:
         """
         chosen = _choose_device(device)
         loaded = load_checkpoint(name_or_path, chosen)
+        # Convolutions on a CPU run a fifth faster when channels lie together.
+        loaded.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return cls(loaded.network, loaded.info, options)
 
     @property
@@ -227,13 +239,14 @@ class Matcher:
         options = options or self.options
         encoded0 = self.encode(image0, mask=mask0, options=options, argument="image0")
         encoded1 = self.encode(image1, mask=mask1, options=options, argument="image1")
-        return self._match_encoded(encoded0, encoded1, options, started)
+        return next(self._match_encoded([(encoded0, encoded1)], options, started))
 
     def match_pairs(
         self,
         pairs: Iterable[tuple[ImageSource, ImageSource]],
         *,
         options: PairOptions | None = None,
+        batch_size: int = 4,
         cache_size: int = 64,
     ) -> Iterator[PairResult]:
         """Match many pairs; every photograph given by path is encoded once while it is remembered.
@@ -241,55 +254,92 @@ class Matcher:
         Args:
             pairs: photographs, two by two.
             options: instead of the matcher's own.
+            batch_size: pairs that go through the decoder together (those of equal shapes do).
             cache_size: how many encoded photographs to remember, the least recently used going
                 first.
 
+        Returns:
+            an iterator over the results, in the order of the pairs.
+
         Raises:
-            InputError: as ``match``, when the pair's turn comes.
+            InputError: a size below its least; as ``match``, when the pair's turn comes.
         """
+        if batch_size < 1:
+            raise InputError("batch_size", "at least 1", f"{batch_size}")
         if cache_size < 2:
             raise InputError("cache_size", "at least 2", f"{cache_size}")
-        options = options or self.options
+        return self._match_batches(pairs, options or self.options, batch_size, cache_size)
+
+    def _match_batches(
+        self,
+        pairs: Iterable[tuple[ImageSource, ImageSource]],
+        options: PairOptions,
+        batch_size: int,
+        cache_size: int,
+    ) -> Iterator[PairResult]:
         remembered: OrderedDict[str, EncodedImage] = OrderedDict()
-        for image0, image1 in pairs:
+
+        def encode(image: ImageSource, argument: str) -> EncodedImage:
+            key = str(image) if isinstance(image, str | Path) else None
+            if key is None:
+                return self.encode(image, options=options, argument=argument)
+            if key not in remembered:
+                remembered[key] = self.encode(image, options=options, argument=argument)
+            remembered.move_to_end(key)
+            while len(remembered) > cache_size:
+                remembered.popitem(last=False)
+            return remembered[key]
+
+        waiting = iter(pairs)
+        while True:
             started = time.perf_counter()
-            encoded = []
-            for argument, image in (("image0", image0), ("image1", image1)):
-                key = str(image) if isinstance(image, str | Path) else None
-                if key is not None and key in remembered:
-                    remembered.move_to_end(key)
-                    encoded.append(remembered[key])
-                    continue
-                encoded.append(self.encode(image, options=options, argument=argument))
-                if key is not None:
-                    remembered[key] = encoded[-1]
-                    if len(remembered) > cache_size:
-                        remembered.popitem(last=False)
-            yield self._match_encoded(encoded[0], encoded[1], options, started)
+            encoded: list[tuple[EncodedImage, EncodedImage]] = []
+            failure: InputError | None = None
+            try:
+                for image0, image1 in itertools.islice(waiting, batch_size):
+                    encoded.append((encode(image0, "image0"), encode(image1, "image1")))
+            except InputError as error:
+                failure = error  # what came before it in the batch is answered first
+            yield from self._match_encoded(encoded, options, started)
+            if failure is not None:
+                raise failure
+            if len(encoded) < batch_size:
+                return
 
     def _match_encoded(
-        self, encoded0: EncodedImage, encoded1: EncodedImage, options: PairOptions, started: float
-    ) -> PairResult:
-        reason = _why_hopeless(encoded0, "image0") or _why_hopeless(encoded1, "image1")
-        matches, pointmaps = Matches.empty(), None
-        if reason is None:
-            prediction, swapped = self._decode(encoded0.encoded, encoded1.encoded, options)
-            matches = self._match_views(encoded0.view, encoded1.view, prediction, swapped, options)
-            pointmaps = _pointmaps(encoded0.view, encoded1.view, prediction, swapped)
-            if _wants_crops(encoded0, encoded1, options):
-                matches = self._match_crops(encoded0, encoded1, matches, options)
-            matches = _select(matches, encoded0.size, options.matching)
-            if not len(matches):
-                reason = "no two places of the photographs agreed on each other"
-        return PairResult(
-            matches=matches,
-            image0=encoded0.image,
-            image1=encoded1.image,
-            info=self.info,
-            pointmaps=pointmaps,
-            reason=reason,
-            seconds=time.perf_counter() - started,
+        self,
+        pairs: Sequence[tuple[EncodedImage, EncodedImage]],
+        options: PairOptions,
+        started: float,
+    ) -> Iterator[PairResult]:
+        """Decode all pairs together, then match one after the other."""
+        reasons = [
+            _why_hopeless(one, "image0") or _why_hopeless(two, "image1") for one, two in pairs
+        ]
+        hopeful = [pair for pair, reason in zip(pairs, reasons, strict=True) if reason is None]
+        predictions = iter(
+            self._decode([(one.encoded, two.encoded) for one, two in hopeful], options)
         )
+        for (encoded0, encoded1), found_reason in zip(pairs, reasons, strict=True):
+            reason, matches, pointmaps = found_reason, Matches.empty(), None
+            if reason is None:
+                prediction = next(predictions)
+                matches = self._match_views(encoded0.view, encoded1.view, prediction, options)
+                pointmaps = _pointmaps(encoded0.view, encoded1.view, prediction)
+                if _wants_crops(encoded0, encoded1, options):
+                    matches = self._match_crops(encoded0, encoded1, matches, options)
+                matches = _select(matches, encoded0.size, options.matching)
+                if not len(matches):
+                    reason = "no two places of the photographs agreed on each other"
+            yield PairResult(
+                matches=matches,
+                image0=encoded0.image,
+                image1=encoded1.image,
+                info=self.info,
+                pointmaps=pointmaps,
+                reason=reason,
+                seconds=(time.perf_counter() - started) / len(pairs),
+            )
 
     @torch.inference_mode()
     def _encode_views(self, views: list[View]) -> list[EncodedViews]:
@@ -297,28 +347,29 @@ class Matcher:
 
     @torch.inference_mode()
     def _decode(
-        self, encoded0: EncodedViews, encoded1: EncodedViews, options: PairOptions
-    ) -> tuple[PairPrediction, PairPrediction | None]:
-        """The prediction, and for symmetric matching the one with the photographs swapped."""
-        prediction = self.network.decode(encoded0, encoded1)
+        self, pairs: Sequence[tuple[EncodedViews, EncodedViews]], options: PairOptions
+    ) -> list[_BothWays]:
+        """The predictions, and for symmetric matching those with the photographs swapped."""
+        firsts, seconds = [one for one, _ in pairs], [two for _, two in pairs]
+        forward = self.network.decode_each(firsts, seconds)
         if not options.matching.symmetric:
-            return prediction, None
-        return prediction, self.network.decode(encoded1, encoded0)
+            return [_BothWays(prediction) for prediction in forward]
+        backward = self.network.decode_each(seconds, firsts)
+        return [_BothWays(*both) for both in zip(forward, backward, strict=True)]
 
     @torch.inference_mode()
     def _match_views(
         self,
         view0: View,
         view1: View,
-        prediction: PairPrediction,
-        swapped: PairPrediction | None,
+        prediction: _BothWays,
         options: PairOptions,
     ) -> Matches:
         """Matches of two views, in original pixels."""
-        found = _match_prediction(view0, view1, prediction, options)
-        if swapped is None:
+        found = _match_prediction(view0, view1, prediction.forward, options)
+        if prediction.backward is None:
             return found
-        mirrored = _match_prediction(view1, view0, swapped, options)
+        mirrored = _match_prediction(view1, view0, prediction.backward, options)
         other_way = Matches(mirrored.keypoints1, mirrored.keypoints0, mirrored.confidence)
         # Sub-pixel refinement moves the end in the second image: a match found both ways is the
         # same within a pixel, not to the digit.
@@ -342,18 +393,30 @@ class Matcher:
         )
         if not plan:
             return coarse
-        fine = [self._match_crop_pair(encoded0, encoded1, pair, options) for pair in plan]
+        fine = []
+        for start in range(0, len(plan), _CROPS_AT_ONCE):
+            fine += self._match_crop_pairs(
+                encoded0, encoded1, plan[start : start + _CROPS_AT_ONCE], options
+            )
         merged = merge_matches(fine, cell_px=2.0)
         return merged if len(merged) >= len(coarse) // 2 else merge_matches([merged, coarse], 4.0)
 
-    def _match_crop_pair(
-        self, encoded0: EncodedImage, encoded1: EncodedImage, pair: CropPair, options: PairOptions
-    ) -> Matches:
-        view0 = self._crop(encoded0, pair.box0, options)
-        view1 = self._crop(encoded1, pair.box1, options)
-        one, two = self._encode_views([view0, view1])
-        prediction, swapped = self._decode(one, two, options)
-        return self._match_views(view0, view1, prediction, swapped, options)
+    def _match_crop_pairs(
+        self,
+        encoded0: EncodedImage,
+        encoded1: EncodedImage,
+        plan: Sequence[CropPair],
+        options: PairOptions,
+    ) -> list[Matches]:
+        views0 = [self._crop(encoded0, pair.box0, options) for pair in plan]
+        views1 = [self._crop(encoded1, pair.box1, options) for pair in plan]
+        encoded = self._encode_views(views0 + views1)
+        halves = zip(encoded[: len(plan)], encoded[len(plan) :], strict=True)
+        predictions = self._decode(list(halves), options)
+        return [
+            self._match_views(view0, view1, prediction, options)
+            for view0, view1, prediction in zip(views0, views1, predictions, strict=True)
+        ]
 
     def _crop(self, encoded: EncodedImage, box: CropBox, options: PairOptions) -> View:
         return crop_view(
@@ -479,9 +542,7 @@ def _select(matches: Matches, size0: ImageSize, options: MatchingOptions) -> Mat
     return matches.select(rows)
 
 
-def _pointmaps(
-    view0: View, view1: View, prediction: PairPrediction, swapped: PairPrediction | None
-) -> Pointmaps:
+def _pointmaps(view0: View, view1: View, both: _BothWays) -> Pointmaps:
     """Both pointmaps without their padding, and image 1's own where it was computed."""
     rows0, columns0 = view0.content_size.height, view0.content_size.width
     rows1, columns1 = view1.content_size.height, view1.content_size.width
@@ -490,11 +551,11 @@ def _pointmaps(
         return points[0, :rows, :columns].float().cpu().numpy()
 
     return Pointmaps(
-        cut(prediction.output0.points, rows0, columns0),
-        cut(prediction.output1.points, rows1, columns1),
-        cut(prediction.output0.confidence, rows0, columns0),
-        cut(prediction.output1.confidence, rows1, columns1),
+        cut(both.forward.output0.points, rows0, columns0),
+        cut(both.forward.output1.points, rows1, columns1),
+        cut(both.forward.output0.confidence, rows0, columns0),
+        cut(both.forward.output1.confidence, rows1, columns1),
         view0.original_from_network,
         view1.original_from_network,
-        None if swapped is None else cut(swapped.output0.points, rows1, columns1),
+        None if both.backward is None else cut(both.backward.output0.points, rows1, columns1),
     )

@@ -14,9 +14,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from heads.outputs import DenseOutput
 from torch import Tensor
 
+from heads.outputs import DenseOutput
 from matcher.errors import InputError
 
 __all__ = [

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from heads import ActivationRange, HeadConfig
-
 from matcher.errors import InputError
 
 __all__ = ["CroCoConfig", "ModelConfig", "TransformerConfig"]
@@ -109,7 +108,8 @@ class ModelConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values that JSON can hold (infinities as strings)."""
-        return _plain(dataclasses.asdict(self))
+        values: dict[str, Any] = _plain(dataclasses.asdict(self))
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:
@@ -157,7 +157,8 @@ class CroCoConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values that JSON can hold."""
-        return _plain(dataclasses.asdict(self))
+        values: dict[str, Any] = _plain(dataclasses.asdict(self))
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> CroCoConfig:
@@ -190,7 +191,9 @@ def _head_from_dict(values: Mapping[str, Any]) -> HeadConfig:
         key = f"{name}_activation"
         if key in parts:
             _check_keys(ActivationRange, parts[key])
-            bounds = {side: float(parts[key][side]) for side in ("low", "high") if side in parts[key]}
+            bounds = {
+                side: float(parts[key][side]) for side in ("low", "high") if side in parts[key]
+            }
             parts[key] = ActivationRange(parts[key]["kind"], **bounds)
     try:
         return HeadConfig(**parts)

@@ -7,10 +7,10 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import torch
-from heads import DenseHead, DenseOutput, RawMaps, build_head
-from heads.local_features import FusedHead
 from torch import Tensor, nn
 
+from heads import DenseHead, DenseOutput, RawMaps, build_head
+from heads.local_features import FusedHead
 from matcher.errors import InputError
 from matcher.model.attention import CrossBlock, SelfBlock, layer_norm
 from matcher.model.config import ModelConfig
