@@ -148,6 +148,11 @@ class ReliefNetwork(nn.Module):
         frame = self.poses[view0.camera]
         return PairPrediction(self._output(view0, frame), self._output(view1, frame))
 
+    def decode_each(
+        self, views0: Sequence[ReliefCode], views1: Sequence[ReliefCode]
+    ) -> list[PairPrediction]:
+        return [self.decode(one, two) for one, two in zip(views0, views1, strict=True)]
+
     def _output(self, view: ReliefCode, frame: Pose) -> DenseOutput:
         x, y = view.position.numpy()
         points = frame.transform(np.stack([x, y, relief_height(x, y)], axis=-1))
