@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from matcher.cli.app import main
+from matcher.cli.entry import main
 
 __all__ = ["main"]
