@@ -33,8 +33,8 @@ __all__ = [
 
 _MIN_MATCHES_CALIBRATED = 5
 _MIN_MATCHES_SHARED_FOCAL = 6
-# Focals outside these multiples of the long side (126 to 3.6 degrees) are no photographs.
-_FOCAL_RANGE = (0.25, 16.0)
+# Focals outside these multiples of the long side (113 to 3.6 degrees) are no photographs.
+_FOCAL_RANGE = (0.33, 16.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

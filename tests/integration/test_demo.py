@@ -7,10 +7,8 @@ import pytest
 from PIL import Image
 
 from matcher import PairOptions
-from matcher.checkpoints import available_checkpoints
 
 pytest.importorskip("skimage")
-IS_BUNDLED = available_checkpoints()[0].is_present
 
 
 @pytest.fixture
@@ -39,7 +37,6 @@ def test_an_untrained_model_leaves_its_files_too(widebase, tiny_checkpoint, tmp_
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not IS_BUNDLED, reason="the bundled model is absent")
 def test_the_bundled_model_keeps_the_promise(widebase, tmp_path):
     """Rotation within 1 degree, direction within 5, 70 % of the matches within 3 px."""
     run = widebase("demo", "--out", tmp_path, "--json")
@@ -56,7 +53,6 @@ def test_the_bundled_model_keeps_the_promise(widebase, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not IS_BUNDLED, reason="the bundled model is absent")
 def test_the_demo_speaks_to_a_person(widebase, tmp_path):
     run = widebase("demo", "--out", tmp_path)
     assert run.status == 0

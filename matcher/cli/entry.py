@@ -1,0 +1,34 @@
+"""Where the command line starts: all verbs, and one line for every error of ours."""
+
+from __future__ import annotations
+
+import logging
+
+from rich.logging import RichHandler
+
+from matcher.cli import pair_verbs, training_verbs
+from matcher.cli.app import ERRORS, EXIT_USAGE, app, fail
+from matcher.errors import MatcherError
+
+__all__ = ["main"]
+
+# The verbs registered themselves on ``app`` when they were imported.
+assert pair_verbs
+assert training_verbs
+
+
+def main() -> None:
+    """Run the command line; every error of ours is one line and exit status 2."""
+    logging.basicConfig(
+        level=logging.WARNING,
+        format="%(message)s",
+        handlers=[RichHandler(console=ERRORS, show_time=False, show_path=False)],
+    )
+    try:
+        app()
+    except MatcherError as error:
+        fail(str(error))
+        raise SystemExit(EXIT_USAGE) from None
+    except KeyboardInterrupt:
+        fail("interrupted")
+        raise SystemExit(130) from None
