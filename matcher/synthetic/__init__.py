@@ -14,6 +14,7 @@ from matcher.synthetic.pairs import (
     relative_pose,
     sample_pairs,
 )
+from matcher.synthetic.relief import height_field
 from matcher.synthetic.render import RenderedViews, RenderOptions, cast_depth, render
 from matcher.synthetic.scene import Cameras, Scene
 from matcher.synthetic.textures import (
@@ -38,6 +39,7 @@ __all__ = [
     "cast_depth",
     "correspondences",
     "find_images",
+    "height_field",
     "load_textures",
     "make_test_pair",
     "overlap",

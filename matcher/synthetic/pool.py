@@ -29,6 +29,7 @@ from matcher.synthetic.meshes import (
     join_textures,
     read_mesh,
 )
+from matcher.synthetic.relief import height_field
 from matcher.synthetic.render import RenderedViews, render
 from matcher.synthetic.textures import (
     MipAtlas,
@@ -159,7 +160,23 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--textures", type=Path, nargs="*", default=[])
     parser.add_argument("--meshes", type=Path, nargs="*", default=[])
+    parser.add_argument(
+        "--reliefs", type=int, default=0, help="so many height fields beside the meshes"
+    )
     return parser.parse_args(arguments)
+
+
+def _reliefs(count: int, texture_size: int, seed: int) -> list[MeshModel]:
+    """Height fields of different roughness, each with a procedural texture."""
+    if count < 1:
+        return []
+    generator = torch.Generator().manual_seed(seed)
+    textures = procedural_textures(generator, count, texture_size)
+    heights = torch.rand(count, generator=generator) * 0.3 + 0.05
+    return [
+        height_field(generator, texture, relief=float(height))
+        for texture, height in zip(textures, heights, strict=True)
+    ]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -168,6 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     size = PoolOptions(scenes=1).texture_size
     read = [read_mesh(path, size) for path in find_meshes(given.meshes)]
     meshes = [mesh for mesh in read if mesh is not None]
+    meshes += _reliefs(given.reliefs, size, given.seed)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     options = PoolOptions(
         scenes=given.scenes,

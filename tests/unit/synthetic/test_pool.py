@@ -65,3 +65,13 @@ def test_command_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
 def test_bad_options_are_refused() -> None:
     with pytest.raises(InputError, match="pool options"):
         PoolOptions(scenes=0)
+
+
+def test_height_fields_join_the_scenes(tmp_path: Path) -> None:
+    flat, hilly = tmp_path / "flat", tmp_path / "hilly"
+    common = ["--scenes", "1", "--views", "2", "--size", "32", "--batch", "1"]
+    main(["--out", str(flat), *common])
+    main(["--out", str(hilly), *common, "--reliefs", "2"])
+    with np.load(flat / "scene_000000.npz") as one, np.load(hilly / "scene_000000.npz") as two:
+        assert one["depth"].shape == two["depth"].shape
+        assert not np.array_equal(one["depth"], two["depth"])
