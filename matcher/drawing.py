@@ -22,6 +22,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from matcher.errors import InputError
+from matcher.files import replaced
 from matcher.matching.select import top_k_rows
 from matcher.structures import FloatArray, ImageSize, as_keypoints
 
@@ -181,16 +182,12 @@ def write_picture(path: str | os.PathLike[str], picture: RgbArray) -> None:
     target = check_picture_path(path)
     _image_size("picture", picture)
     file_format, options = _SAVE_OPTIONS[target.suffix.lower()]
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as stream:
+        with replaced(target) as temporary, temporary.open("wb") as stream:
             Image.fromarray(np.ascontiguousarray(picture)).save(stream, file_format, **options)
-        os.replace(temporary, target)
     except OSError as error:
         reason = " ".join(str(error.strerror or error).split())
         raise InputError("path", "a file that can be written", f"{target}: {reason}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _image_size(argument: str, image: RgbArray) -> ImageSize:

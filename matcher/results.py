@@ -17,6 +17,7 @@ from torch import Tensor
 from matcher.checkpoints import CheckpointInfo
 from matcher.drawing import draw_matches, write_picture
 from matcher.errors import InputError
+from matcher.files import replaced
 from matcher.geometry.focal import estimate_focal
 from matcher.geometry.relative import estimate_relative_pose
 from matcher.geometry.relative_solvers import RelativePoseOptions
@@ -243,9 +244,8 @@ class PairResult:
             raise InputError("path", "a name that ends in .npz", f"{target.name}")
         if not target.parent.is_dir():
             raise InputError("path", "a file in a folder that exists", f"{target}")
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
         try:
-            with temporary.open("wb") as stream:
+            with replaced(target) as temporary, temporary.open("wb") as stream:
                 np.savez_compressed(
                     stream,
                     keypoints0=self.keypoints0.numpy(),
@@ -257,12 +257,9 @@ class PairResult:
                     licence=np.array(self.info.licence),
                     sha256=np.array(self.info.sha256),
                 )
-            os.replace(temporary, target)
         except (OSError, zipfile.LargeZipFile) as error:
             reason = " ".join(str(getattr(error, "strerror", None) or error).split())
             raise InputError("path", "a file that can be written", f"{target}: {reason}") from None
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers as plain values, for JSON; confidences rounded to six digits."""

@@ -21,7 +21,7 @@ ROWS: tuple[frozenset[str], ...] = tuple(
         (
             {"heads", "matcher._version"},
             {"matcher.errors"},
-            {"matcher.structures"},
+            {"matcher.files", "matcher.structures"},
             {"matcher.geometry"},
             {"matcher.images", "matcher.pairing", "matcher.synthetic"},
             {"matcher.model"},

@@ -40,9 +40,12 @@ class EncodedViews:
     def __len__(self) -> int:
         return int(self.tokens.shape[0])
 
-    def __getitem__(self, index: int) -> EncodedViews:
-        """One image, with a batch dimension of 1."""
-        rows = slice(index, index + 1) if index != -1 else slice(-1, None)
+    def __getitem__(self, index: int | slice) -> EncodedViews:
+        """Some of the images; a single one keeps its batch dimension, of 1."""
+        if isinstance(index, slice):
+            rows = index
+        else:
+            rows = slice(index, index + 1) if index != -1 else slice(-1, None)
         return EncodedViews(
             self.tokens[rows],
             self.grid,
@@ -232,7 +235,7 @@ class TwoViewNetwork(nn.Module):
             return self.encode(pixels0), self.encode(pixels1)
         both = self.encode(torch.cat([pixels0, pixels1]))
         half = pixels0.shape[0]
-        return _rows(both, slice(0, half)), _rows(both, slice(half, None))
+        return both[:half], both[half:]
 
     def encode_each(self, images: Sequence[Tensor]) -> list[EncodedViews]:
         """Encode (3, H, W) images of any mixture of shapes, portrait and landscape together."""
@@ -268,15 +271,6 @@ class TwoViewNetwork(nn.Module):
     def num_parameters(self) -> int:
         """Number of distinct parameters."""
         return sum(parameter.numel() for parameter in self.parameters())
-
-
-def _rows(views: EncodedViews, rows: slice) -> EncodedViews:
-    return EncodedViews(
-        views.tokens[rows],
-        views.grid,
-        tuple(level[rows] for level in views.pyramid),
-        None if views.pixels is None else views.pixels[rows],
-    )
 
 
 def _apply_head(head: nn.Module, layers: list[Tensor], view: EncodedViews) -> DenseOutput:

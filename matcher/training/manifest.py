@@ -24,7 +24,6 @@ import json
 import os
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,6 +32,7 @@ import numpy as np
 import numpy.typing as npt
 
 from matcher.errors import DatasetError, InputError
+from matcher.files import replaced
 from matcher.structures import Camera, FloatArray, Pose
 
 __all__ = [
@@ -167,7 +167,7 @@ def write_correspondences(
     path: str | os.PathLike[str], keypoints0: npt.ArrayLike, keypoints1: npt.ArrayLike
 ) -> None:
     """Write the (N, 2) matched pixels of a pair, all at once."""
-    with _replaced(Path(path)) as temporary, temporary.open("wb") as file:
+    with replaced(Path(path)) as temporary, temporary.open("wb") as file:
         np.savez(
             file,
             keypoints0=np.asarray(keypoints0, dtype=np.float32),
@@ -304,21 +304,9 @@ def _pair_record(pair: CorrespondencePair, folder: Path) -> dict[str, Any]:
 
 
 def _write(manifest: Path, records: Iterable[dict[str, Any]]) -> None:
-    with _replaced(manifest) as temporary, temporary.open("w", encoding="utf-8") as file:
+    with replaced(manifest) as temporary, temporary.open("w", encoding="utf-8") as file:
         for record in records:
             file.write(json.dumps(record) + "\n")
-
-
-@contextmanager
-def _replaced(path: Path) -> Iterator[Path]:
-    """A file to write, which takes the place of ``path`` if nothing is raised."""
-    # Beside the target, so that the rename cannot cross file systems.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _relative(path: Path, folder: Path) -> str:
