@@ -97,7 +97,8 @@ class TrainConfig:
         learning_rate: peak, after ``warmup_steps``, decayed by a cosine over the run.
         stem_learning_rate_scale: factor for the convolutional stem.
         stem_frozen_until: share of the run during which the stem stays as it was initialised.
-        initialise: ``trunk`` (the stem from an ImageNet trunk) or ``random``.
+        initialise: ``trunk`` (the stem from an ImageNet trunk), ``random``, or the name or file of
+            a checkpoint of the same network, to train it further.
         matching_weight, pointmap_weight: the two losses.
         temperature: of InfoNCE.
         ema_decay: of the averaged weights that are shipped.
@@ -116,7 +117,7 @@ class TrainConfig:
     weight_decay: float = 0.05
     warmup_steps: int = 200
     gradient_clip: float = 1.0
-    initialise: Literal["trunk", "random"] = "trunk"
+    initialise: str = "trunk"
     matching_weight: float = 1.0
     pointmap_weight: float = 0.5
     match_alpha: float = 1.0
@@ -131,8 +132,10 @@ class TrainConfig:
     validate_minutes: float = 5.0
 
     def __post_init__(self) -> None:
-        if self.initialise not in ("trunk", "random"):
-            raise InputError("initialise", "'trunk' or 'random'", f"{self.initialise!r}")
+        if not isinstance(self.initialise, str) or not self.initialise:
+            raise InputError(
+                "initialise", "'trunk', 'random' or a checkpoint", f"{self.initialise!r}"
+            )
         if self.initialise == "trunk" and self.model.stem != "convolutional":
             raise InputError("initialise", "'random' without a convolutional stem", "'trunk'")
         if self.precision not in ("bf16", "fp32"):

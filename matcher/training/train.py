@@ -21,7 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from heads import HeadConfig, RawMaps
 from heads.activations import confidence_from_raw, dense_output, unit_descriptors
-from matcher.checkpoints import CheckpointInfo, save_native
+from matcher.checkpoints import CheckpointInfo, load_checkpoint, save_native
 from matcher.errors import CheckpointError, DatasetError, InputError
 from matcher.model.config import ModelConfig
 from matcher.model.network import TwoViewNetwork
@@ -129,8 +129,11 @@ def build_state(config: TrainConfig) -> TrainingState:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.seed)
         network = TwoViewNetwork(config.model)
-    if config.initialise == "trunk" and isinstance(network.encoder.stem, ConvolutionalStem):
+    if config.initialise == "trunk":
+        assert isinstance(network.encoder.stem, ConvolutionalStem)
         load_trunk(network.encoder.stem)
+    elif config.initialise != "random":
+        _start_from(network, config)
     network = network.to(device=device)
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = copy.deepcopy(network).eval().requires_grad_(False)
@@ -138,6 +141,18 @@ def build_state(config: TrainConfig) -> TrainingState:
         _parameter_groups(network, config), lr=config.learning_rate, betas=(0.9, 0.95), fused=True
     )
     return TrainingState(network, average, optimizer)
+
+
+def _start_from(network: TwoViewNetwork, config: TrainConfig) -> None:
+    """Copy the weights of a checkpoint into ``network``, in place."""
+    loaded = load_checkpoint(config.initialise, torch.device("cpu"))
+    if loaded.network.config != config.model:
+        raise InputError(
+            "initialise",
+            "a checkpoint of the network that the configuration describes",
+            f"{config.initialise}, another network",
+        )
+    network.load_state_dict(loaded.network.state_dict())
 
 
 def _device(name: str) -> torch.device:

@@ -1,0 +1,1 @@
+"""The typed core: samples, predictions, protocols, scores."""

@@ -1,0 +1,1 @@
+"""Methods behind one interface: ours, the classical ones, trained peers."""

@@ -1,0 +1,1 @@
+"""Tasks: how each kind of truth is scored."""
