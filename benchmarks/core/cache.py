@@ -2,7 +2,7 @@
 
 One HDF5 file per data set, resize rule and method. The root carries the run's configuration as
 JSON; a file that was written under another one is refused, never mixed. Every pair is a group with
-its arrays and a digest over them, written in one go and flushed, so that an interrupted run loses
+its arrays (float32) and a digest over them, written in one go and flushed, so that an interrupted run loses
 at most the pair it was in, and a damaged pair is found out and done again.
 """
 
@@ -37,7 +37,7 @@ _UNREADABLE = (OSError, KeyError, ValueError, RuntimeError, TypeError)
 def _digest(prediction: MatchPrediction) -> str:
     digest = hashlib.sha256(prediction.failure.encode())
     for name in _ARRAYS:
-        digest.update(np.ascontiguousarray(getattr(prediction, name)).tobytes())
+        digest.update(getattr(prediction, name).astype(np.float32).tobytes())
     return digest.hexdigest()
 
 
@@ -143,7 +143,7 @@ class PredictionCache:
                 del self._file[key]
             group = self._file.create_group(key)
             for entry in _ARRAYS:
-                group.create_dataset(entry, data=getattr(prediction, entry))
+                group.create_dataset(entry, data=getattr(prediction, entry).astype(np.float32))
             group.attrs["name"] = name
             group.attrs["pair_score"] = prediction.pair_score
             group.attrs["seconds"] = prediction.seconds

@@ -21,7 +21,16 @@ from benchmarks.core.samples import Dataset
 
 __all__ = ["Provenance", "collect_provenance", "pair_list_sha256"]
 
-_PACKAGES = ("widebase", "torch", "numpy", "opencv-python", "poselib", "kornia", "faiss-cpu", "scipy")
+_PACKAGES = (
+    "widebase",
+    "torch",
+    "numpy",
+    "opencv-python",
+    "poselib",
+    "kornia",
+    "faiss-cpu",
+    "scipy",
+)
 _ROOT = Path(__file__).resolve().parents[2]
 
 
