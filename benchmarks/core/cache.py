@@ -2,8 +2,8 @@
 
 One HDF5 file per data set, resize rule and method. The root carries the run's configuration as
 JSON; a file that was written under another one is refused, never mixed. Every pair is a group with
-its arrays (float32) and a digest over them, written in one go and flushed, so that an interrupted run loses
-at most the pair it was in, and a damaged pair is found out and done again.
+its arrays (float32) and a digest over them, flushed when it is complete, so that an interrupted run
+loses at most the pair it was in, and a damaged pair is found out and done again.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,22 +21,32 @@ from typing import Any
 import numpy as np
 
 from benchmarks.core.predictions import MatchPrediction
+from benchmarks.core.protocols import ScoredFrame
 from matcher.errors import InputError, MissingDependencyError
+from matcher.structures import ImageSize
 
 try:
     import h5py
 except ImportError:  # an extra
     h5py = None
 
-__all__ = ["PredictionCache", "damaged_aside"]
+__all__ = ["CachedAnswer", "PredictionCache", "damaged_aside"]
 
 _FORMAT = 1
 _ARRAYS = ("keypoints0", "keypoints1", "confidence", "points0")
 _UNREADABLE = (OSError, KeyError, ValueError, RuntimeError, TypeError)
 
 
-def _digest(prediction: MatchPrediction) -> str:
-    digest = hashlib.sha256(prediction.failure.encode())
+@dataclass(frozen=True, slots=True, eq=False)
+class CachedAnswer:
+    """A prediction in pixels of the stored photographs, and the sizes of its photographs."""
+
+    prediction: MatchPrediction
+    frame: ScoredFrame
+
+
+def _digest(prediction: MatchPrediction, sizes: tuple[int, ...]) -> str:
+    digest = hashlib.sha256(f"{prediction.failure} {sizes}".encode())
     for name in _ARRAYS:
         digest.update(getattr(prediction, name).astype(np.float32).tobytes())
     return digest.hexdigest()
@@ -113,31 +124,36 @@ class PredictionCache:
     def __contains__(self, name: str) -> bool:
         return self.load(name) is not None
 
-    def load(self, name: str) -> MatchPrediction | None:
-        """The prediction of a pair; ``None`` if there is none, or it is damaged."""
+    def load(self, name: str) -> CachedAnswer | None:
+        """The answer to a pair; ``None`` if there is none, or it is damaged."""
         key = _key(name)
         try:
             if key not in self._file:
                 return None
             group = self._file[key]
+            arrays = {entry: group[entry][()].astype(np.float64) for entry in _ARRAYS}
             prediction = MatchPrediction(
-                *(group[entry][()].astype(np.float64) for entry in _ARRAYS),
+                **arrays,
                 pair_score=float(group.attrs["pair_score"]),
                 seconds=float(group.attrs["seconds"]),
                 failure=str(group.attrs["failure"]),
             )
-            intact = group.attrs["sha256"] == _digest(prediction)
+            sizes = tuple(int(side) for side in group.attrs["sizes"])
+            intact = group.attrs["sha256"] == _digest(prediction, sizes)
+            frame = ScoredFrame(*(ImageSize(*sizes[i : i + 2]) for i in range(0, 8, 2)))
         except _UNREADABLE:
             return None
-        return prediction if intact else None
+        return CachedAnswer(prediction, frame) if intact else None
 
-    def store(self, name: str, prediction: MatchPrediction) -> None:
+    def store(self, name: str, answer: CachedAnswer) -> None:
         """Write one pair, in place of what there was, and flush.
 
         Raises:
             InputError: the disk is full or the file is gone.
         """
-        key = _key(name)
+        key, prediction, frame = _key(name), answer.prediction, answer.frame
+        ends = (frame.stored0, frame.stored1, frame.resized0, frame.resized1)
+        sizes = tuple(side for size in ends for side in (size.height, size.width))
         with self._writing():
             if key in self._file:
                 del self._file[key]
@@ -145,10 +161,13 @@ class PredictionCache:
             for entry in _ARRAYS:
                 group.create_dataset(entry, data=getattr(prediction, entry).astype(np.float32))
             group.attrs["name"] = name
+            group.attrs["sizes"] = sizes
             group.attrs["pair_score"] = prediction.pair_score
             group.attrs["seconds"] = prediction.seconds
             group.attrs["failure"] = prediction.failure
-            group.attrs["sha256"] = _digest(prediction)  # last: without it the pair is not there
+            group.attrs["sha256"] = _digest(
+                prediction, sizes
+            )  # last: without it the pair is not there
             self._file.flush()
 
     @contextmanager

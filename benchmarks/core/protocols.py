@@ -13,7 +13,7 @@ from matcher.structures import ImageSize
 __all__ = ["EstimatorOptions", "Protocol", "ResizeRule", "ScoredFrame"]
 
 ResizeKind = Literal["none", "long", "short", "exact"]
-Estimator = Literal["poselib", "opencv-ransac", "opencv-magsac"]
+Estimator = Literal["poselib", "poselib-pnp", "opencv-ransac", "opencv-magsac"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,8 @@ class EstimatorOptions:
     """The robust estimator.
 
     Attributes:
-        estimator: ``poselib`` LO-RANSAC, or OpenCV's RANSAC or MAGSAC++.
+        estimator: ``poselib`` LO-RANSAC, or OpenCV's RANSAC or MAGSAC++; ``poselib-pnp`` (metric
+            poses only): keypoints 1 against the points that the method gives for image 0.
         thresholds: pixels of the resized photographs; more than one: the best is reported, which
             is optimistic and said so.
         confidence, max_iterations: of the estimator.

@@ -39,6 +39,8 @@ class PoseTruth:
         is_metric: whether the translation is in metres; its direction alone counts otherwise.
         rotation_deg: angle between the two cameras.
         overlap: share of common content in [0, 1], or ``None`` where it is not known.
+        is_scored: ``False`` where a server keeps the pose; ``cam1_from_cam0`` then means nothing
+            and ``rotation_deg`` stays NaN.
     """
 
     k0: FloatArray
@@ -47,6 +49,7 @@ class PoseTruth:
     is_metric: bool = False
     rotation_deg: float = float("nan")
     overlap: float | None = None
+    is_scored: bool = True
 
     def __post_init__(self) -> None:
         for name, matrix, shape in (
@@ -61,7 +64,7 @@ class PoseTruth:
         for name, matrix in (("K0", self.k0), ("K1", self.k1)):
             if min(matrix[0, 0], matrix[1, 1]) <= 0:
                 raise DatasetError(f"{name}: expected positive focals, got {matrix[0, 0]}")
-        if np.isnan(self.rotation_deg):
+        if np.isnan(self.rotation_deg) and self.is_scored:
             cosine = (np.trace(self.cam1_from_cam0[:3, :3]) - 1) / 2
             angle = float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
             object.__setattr__(self, "rotation_deg", angle)
