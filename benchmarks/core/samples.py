@@ -21,6 +21,7 @@ __all__ = [
     "MultiViewTruth",
     "PairSample",
     "PointReference",
+    "PointmapReference",
     "PoseTruth",
     "Truth",
     "missing_data",
@@ -111,6 +112,8 @@ class DepthReference:
         depth: file of z-depth; one value a pixel of the (registered) reference photograph.
         depth_scale: stored units a metre.
         invalid: stored value that means nothing is known, beside 0.
+        depth_k: (3, 3) intrinsics of the depth camera where they differ; it is taken to stand
+            where the photograph was taken from, so that a pixel finds its depth by its ray.
     """
 
     k: FloatArray
@@ -118,6 +121,7 @@ class DepthReference:
     depth: Path
     depth_scale: float = 1000.0
     invalid: int = 0
+    depth_k: FloatArray | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -136,6 +140,19 @@ class PointReference:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class PointmapReference:
+    """A reference photograph with a scanned point behind every pixel (InLoc).
+
+    Attributes:
+        points: MATLAB file whose ``XYZcut`` holds (H, W, 3) points; NaN: nothing was scanned.
+        world_from_points: (4, 4), metres.
+    """
+
+    points: Path
+    world_from_points: FloatArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class LocalizationTruth:
     """Photograph 0 is a query, photograph 1 one of its references in a map.
 
@@ -150,7 +167,7 @@ class LocalizationTruth:
     query: str
     camera_model: str
     camera_params: tuple[float, ...]
-    reference: DepthReference | PointReference
+    reference: DepthReference | PointReference | PointmapReference
     cam_from_world: FloatArray | None = None
 
 
@@ -162,6 +179,9 @@ class MultiViewTruth:
         k0, k1: (3, 3).
         cam0_from_world, cam1_from_world: (4, 4), millimetres.
         scan: number of the scan.
+        surface: PLY file of the measured points.
+        observed: MATLAB file of the observed volume (``ObsMask``, ``BB``, ``Res``).
+        plane: MATLAB file of the table's plane (``P``).
     """
 
     k0: FloatArray
@@ -169,6 +189,9 @@ class MultiViewTruth:
     cam0_from_world: FloatArray
     cam1_from_world: FloatArray
     scan: int
+    surface: Path
+    observed: Path
+    plane: Path
 
 
 Truth: TypeAlias = (
