@@ -5,14 +5,12 @@ The network and the matching run in torch on the model's device; geometry is num
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -21,75 +19,25 @@ from torch import Tensor
 
 from matcher.checkpoints import CheckpointInfo, load_checkpoint
 from matcher.errors import InputError
-from matcher.geometry.pixels import to_original
 from matcher.images import ImageSource, RgbArray, crop_view, prepare_view, read_image
-from matcher.matching import (
-    CropBox,
-    CropPair,
-    MatchingOptions,
-    merge_matches,
-    plan_crops,
-    reciprocal_matches,
-    reciprocal_points,
-    refine_subpixel,
-    top_k_rows,
-)
+from matcher.matching import CropBox, CropPair, merge_matches, plan_crops
 from matcher.model.network import EncodedViews, TwoViewNetwork
-from matcher.results import PairResult, Pointmaps
-from matcher.structures import GridMatches, ImageSize, Matches, PairPrediction, View
+from matcher.results import PairResult
+from matcher.structures import ImageSize, Matches, View
+from matcher.view_matching import (
+    BothWays,
+    PairOptions,
+    ViewMatches,
+    keep_best,
+    match_views,
+    pointmaps_of,
+)
 
 __all__ = ["EncodedImage", "Matcher", "PairOptions"]
 
-CropMode = Literal["auto", "always", "never"]
 _BLANK_RANGE = 3
 _LARGER_THAN_VIEW = 1.25
 _CROPS_AT_ONCE = 4
-_SMALLEST_CONFIDENCE = 1e-6
-
-
-@dataclass(frozen=True, slots=True)
-class PairOptions:
-    """How a pair is matched.
-
-    Attributes:
-        matching: the reciprocal search and the choice among its matches; ``matching.symmetric``
-            also runs the decoder in both orders, so that the order of the photographs is all one.
-        max_size: long side of the network's view, pixels.
-        crops: match again in overlapping crops at the photographs' own resolution: ``auto`` where
-            they are larger than the view, ``always`` or ``never``.
-        max_crops: most crop pairs.
-        subpixel: move each match between the pixels of image 1.
-    """
-
-    matching: MatchingOptions = field(default_factory=MatchingOptions)
-    max_size: int = 512
-    crops: CropMode = "auto"
-    max_crops: int = 8
-    subpixel: bool = True
-
-    def __post_init__(self) -> None:
-        if self.max_size < 32:
-            raise InputError("max_size", "at least 32 pixels", f"{self.max_size}")
-        if self.crops not in get_args(CropMode):
-            raise InputError("crops", " or ".join(get_args(CropMode)), f"{self.crops!r}")
-        if self.max_crops < 1:
-            raise InputError("max_crops", "at least 1", f"{self.max_crops}")
-
-    def to_dict(self) -> dict[str, Any]:
-        """The options as plain values, for JSON."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> PairOptions:
-        """Options from plain values; raises ``InputError`` for an unknown name or bad value."""
-        parts = dict(values)
-        known = {entry.name for entry in dataclasses.fields(cls)}
-        unknown = sorted(set(parts) - known)
-        if unknown:
-            raise InputError("options", f"names among {', '.join(sorted(known))}", unknown[0])
-        if "matching" in parts:
-            parts["matching"] = MatchingOptions.from_dict(parts["matching"])
-        return cls(**parts)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,14 +60,6 @@ class EncodedImage:
     def size(self) -> ImageSize:
         """Size of the photograph."""
         return self.view.original_size
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _BothWays:
-    """A prediction, and for symmetric matching the one with the photographs swapped."""
-
-    forward: PairPrediction
-    backward: PairPrediction | None = None
 
 
 class Matcher:
@@ -321,14 +261,15 @@ class Matcher:
             self._decode([(one.encoded, two.encoded) for one, two in hopeful], options)
         )
         for (encoded0, encoded1), found_reason in zip(pairs, reasons, strict=True):
-            reason, matches, pointmaps = found_reason, Matches.empty(), None
+            reason, matches, pointmaps, overlap = found_reason, Matches.empty(), None, None
             if reason is None:
                 prediction = next(predictions)
-                matches = self._match_views(encoded0.view, encoded1.view, prediction, options)
-                pointmaps = _pointmaps(encoded0.view, encoded1.view, prediction)
+                found = self._match_views(encoded0.view, encoded1.view, prediction, options)
+                matches, overlap = found.matches, found.overlap_score
+                pointmaps = pointmaps_of(encoded0.view, encoded1.view, prediction)
                 if _wants_crops(encoded0, encoded1, options):
                     matches = self._match_crops(encoded0, encoded1, matches, options)
-                matches = _select(matches, encoded0.size, options.matching)
+                matches = keep_best(matches, encoded0.size, options.matching)
                 if not len(matches):
                     reason = "no two places of the photographs agreed on each other"
             yield PairResult(
@@ -339,6 +280,7 @@ class Matcher:
                 pointmaps=pointmaps,
                 reason=reason,
                 seconds=(time.perf_counter() - started) / len(pairs),
+                overlap_score=overlap,
             )
 
     @torch.inference_mode()
@@ -348,33 +290,20 @@ class Matcher:
     @torch.inference_mode()
     def _decode(
         self, pairs: Sequence[tuple[EncodedViews, EncodedViews]], options: PairOptions
-    ) -> list[_BothWays]:
+    ) -> list[BothWays]:
         """The predictions, and for symmetric matching those with the photographs swapped."""
         firsts, seconds = [one for one, _ in pairs], [two for _, two in pairs]
         forward = self.network.decode_each(firsts, seconds)
         if not options.matching.symmetric:
-            return [_BothWays(prediction) for prediction in forward]
+            return [BothWays(prediction) for prediction in forward]
         backward = self.network.decode_each(seconds, firsts)
-        return [_BothWays(*both) for both in zip(forward, backward, strict=True)]
+        return [BothWays(*both) for both in zip(forward, backward, strict=True)]
 
     @torch.inference_mode()
     def _match_views(
-        self,
-        view0: View,
-        view1: View,
-        prediction: _BothWays,
-        options: PairOptions,
-    ) -> Matches:
-        """Matches of two views, in original pixels."""
-        found = _match_prediction(view0, view1, prediction.forward, options)
-        if prediction.backward is None:
-            return found
-        mirrored = _match_prediction(view1, view0, prediction.backward, options)
-        other_way = Matches(mirrored.keypoints1, mirrored.keypoints0, mirrored.confidence)
-        # Sub-pixel refinement moves the end in the second image: a match found both ways is the
-        # same within a pixel, not to the digit.
-        cells = tuple(1.5 * float(max(v.original_from_network[0, 0], 1)) for v in (view0, view1))
-        return merge_matches([_join_both_ways(found, other_way)], cell_px=(cells[0], cells[1]))
+        self, view0: View, view1: View, prediction: BothWays, options: PairOptions
+    ) -> ViewMatches:
+        return match_views(view0, view1, prediction, options, self.info.calibration)
 
     def _match_crops(
         self, encoded0: EncodedImage, encoded1: EncodedImage, coarse: Matches, options: PairOptions
@@ -414,7 +343,7 @@ class Matcher:
         halves = zip(encoded[: len(plan)], encoded[len(plan) :], strict=True)
         predictions = self._decode(list(halves), options)
         return [
-            self._match_views(view0, view1, prediction, options)
+            self._match_views(view0, view1, prediction, options).matches
             for view0, view1, prediction in zip(views0, views1, predictions, strict=True)
         ]
 
@@ -477,85 +406,3 @@ def _crop_size(size: ImageSize, landscape: ImageSize) -> ImageSize:
     if size.width >= size.height:
         return landscape
     return ImageSize(landscape.width, landscape.height)
-
-
-def _match_prediction(
-    view0: View, view1: View, prediction: PairPrediction, options: PairOptions
-) -> Matches:
-    """Reciprocal matches of two dense outputs, mapped to original pixels."""
-    output0, output1 = prediction.output0, prediction.output1
-    mask0, mask1 = view0.matchable(), view1.matchable()
-    search = options.matching
-    if output0.descriptors is not None and output1.descriptors is not None:
-        maps = output0.descriptors[0], output1.descriptors[0]
-        found = reciprocal_matches(*maps, options=search, mask0=mask0, mask1=mask1)
-        sure0, sure1 = output0.descriptor_confidence, output1.descriptor_confidence
-        assert sure0 is not None
-        assert sure1 is not None
-    else:
-        # DUSt3R has no descriptors: pixels match where their 3-D points are mutually closest.
-        maps = output0.points[0], output1.points[0]
-        found = reciprocal_points(*maps, options=search, mask0=mask0, mask1=mask1)
-        sure0, sure1 = output0.confidence - 1, output1.confidence - 1
-    confidence = _confidence(found, sure0[0], sure1[0])
-    keypoints1 = found.pixels1.float()
-    if options.subpixel and output0.descriptors is not None and len(found):
-        keypoints1 = refine_subpixel(found, *maps).keypoints1
-    return Matches(
-        _original(found.pixels0.float(), view0),
-        _original(keypoints1, view1),
-        confidence.float().cpu(),
-    )
-
-
-def _join_both_ways(found: Matches, other_way: Matches) -> Matches:
-    """Both in an order that does not depend on which photograph came first."""
-    keypoints0 = torch.cat([found.keypoints0, other_way.keypoints0])
-    keypoints1 = torch.cat([found.keypoints1, other_way.keypoints1])
-    joined = Matches(keypoints0, keypoints1, torch.cat([found.confidence, other_way.confidence]))
-    return joined.select(torch.argsort((keypoints0 + keypoints1).double().sum(1), stable=True))
-
-
-def _confidence(found: GridMatches, sure0: Tensor, sure1: Tensor) -> Tensor:
-    """(M,) in (0, 1]: the two ends' geometric mean c, which is > 0, as c / (1 + c)."""
-    x0, y0 = found.pixels0.unbind(1)
-    x1, y1 = found.pixels1.unbind(1)
-    together = (sure0[y0, x0].double() * sure1[y1, x1].double()).clamp_min(0).sqrt()
-    share = torch.where(together.isinf(), torch.ones_like(together), together / (1 + together))
-    return share.nan_to_num(0).clamp(_SMALLEST_CONFIDENCE, 1).float()
-
-
-def _original(keypoints: Tensor, view: View) -> Tensor:
-    mapped = to_original(keypoints.cpu().numpy().astype(np.float64), view.original_from_network)
-    # Sub-pixel refinement may step into the padding: every keypoint lies on the photograph.
-    last = np.array([view.original_size.width - 1, view.original_size.height - 1])
-    return torch.from_numpy(mapped.clip(0, last).astype(np.float32))
-
-
-def _select(matches: Matches, size0: ImageSize, options: MatchingOptions) -> Matches:
-    matches = matches.select(matches.confidence >= options.min_confidence)
-    if options.top_k is None or len(matches) <= options.top_k:
-        return matches
-    rows = top_k_rows(
-        matches.keypoints0, matches.confidence, options.top_k, size0, balance=options.balance
-    )
-    return matches.select(rows)
-
-
-def _pointmaps(view0: View, view1: View, both: _BothWays) -> Pointmaps:
-    """Both pointmaps without their padding, and image 1's own where it was computed."""
-    rows0, columns0 = view0.content_size.height, view0.content_size.width
-    rows1, columns1 = view1.content_size.height, view1.content_size.width
-
-    def cut(points: Tensor, rows: int, columns: int) -> npt.NDArray[np.float32]:
-        return points[0, :rows, :columns].float().cpu().numpy()
-
-    return Pointmaps(
-        cut(both.forward.output0.points, rows0, columns0),
-        cut(both.forward.output1.points, rows1, columns1),
-        cut(both.forward.output0.confidence, rows0, columns0),
-        cut(both.forward.output1.confidence, rows1, columns1),
-        view0.original_from_network,
-        view1.original_from_network,
-        None if both.backward is None else cut(both.backward.output0.points, rows1, columns1),
-    )

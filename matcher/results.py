@@ -104,6 +104,8 @@ class PairResult:
         pointmaps: both pointmaps, or ``None`` where the network was not asked.
         reason: ``None`` with matches; otherwise one sentence that says why there are none.
         seconds: wall-clock time of reading, encoding and matching.
+        overlap_score: probability that both photographs show a common place; ``None`` where the
+            model's confidence was never calibrated, or nothing could be matched.
     """
 
     matches: Matches
@@ -113,6 +115,7 @@ class PairResult:
     pointmaps: Pointmaps | None
     reason: str | None
     seconds: float
+    overlap_score: float | None = None
 
     def __len__(self) -> int:
         return len(self.matches)
@@ -270,6 +273,7 @@ class PairResult:
             "size0": list(self.image0.shape[:2]),
             "size1": list(self.image1.shape[:2]),
             "num_matches": len(self),
+            "overlap_score": None if self.overlap_score is None else round(self.overlap_score, 6),
             "reason": self.reason,
             "model": self.info.name,
             "licence": self.info.licence,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from matcher.calibration import ConfidenceCalibration
 from matcher.model.croco import CroCoNetwork
 from matcher.model.network import TwoViewNetwork
 
@@ -26,6 +27,7 @@ class CheckpointInfo:
         sha256: hexadecimal hash of the file that holds the weights; empty before it is written.
         source: where the weights come from, for instance the file's path.
         notes: training data, recipe, whatever a model card says, as plain text.
+        calibration: how its matches' features become probabilities, or ``None``: never fitted.
     """
 
     name: str
@@ -35,6 +37,7 @@ class CheckpointInfo:
     sha256: str = ""
     source: str = ""
     notes: str = ""
+    calibration: ConfidenceCalibration | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

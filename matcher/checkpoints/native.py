@@ -1,8 +1,8 @@
 """Our own format: one safetensors file whose metadata hold configuration, licence and model card.
 
 The metadata have one entry ``widebase``, a JSON object with ``version``, ``kind`` (``two_view`` or
-``croco``), ``config`` and the fields of the model card. Names and shapes of the tensors must be
-exactly those of the network that ``config`` describes.
+``croco``), ``config``, the fields of the model card, and ``calibration`` where one was fitted.
+Names and shapes of the tensors must be exactly those of the network that ``config`` describes.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from matcher.calibration import ConfidenceCalibration
 from matcher.checkpoints.info import CheckpointInfo
 from matcher.checkpoints.state import (
     check_names_and_shapes,
@@ -55,8 +56,8 @@ def save_native(
     Args:
         path: the file to write, replaced at the end in one step.
         network: what to write; its configuration goes along.
-        info: name, licence, source and notes are stored; the other fields follow from the network
-            and the file.
+        info: name, licence, source, notes and calibration are stored; the other fields follow from
+            the network and the file.
         dtype: of the stored tensors, ``float32``, ``float16`` or ``bfloat16``.
 
     Returns:
@@ -76,6 +77,8 @@ def save_native(
     card = {field: getattr(info, field) for field in _CARD_FIELDS}
     kind = "two_view" if isinstance(network, TwoViewNetwork) else "croco"
     header = {"version": _VERSION, "kind": kind, "config": network.config.to_dict(), **card}
+    if info.calibration is not None:
+        header["calibration"] = info.calibration.to_dict()
     metadata = {"format": "pt", METADATA_KEY: json.dumps(header, sort_keys=True)}
     target = Path(path)
     write_atomically(target, lambda temporary: save_file(tensors, temporary, metadata=metadata))
@@ -141,8 +144,17 @@ def _info(header: dict[str, Any], config: ModelConfig | CroCoConfig, path: Path)
     card = {field: header.get(field, "") for field in _CARD_FIELDS}
     if not all(isinstance(value, str) for value in card.values()):
         raise CheckpointError(f"{path}: model card fields that are not text")
+    stored = header.get("calibration")
+    try:
+        calibration = None if stored is None else ConfidenceCalibration.from_dict(stored)
+    except InputError as error:
+        raise CheckpointError(f"{path}: bad calibration: {one_line(error)}") from None
     return CheckpointInfo(
-        **card, layout="native", is_metric=_is_metric(config), sha256=file_sha256(path)
+        **card,
+        layout="native",
+        is_metric=_is_metric(config),
+        sha256=file_sha256(path),
+        calibration=calibration,
     )
 
 

@@ -1,0 +1,239 @@
+"""What two views of a pair have in common: matches, their confidence, their pointmaps.
+
+The network's dense output on one side, original pixels on the other; ``pipeline`` decides which
+views there are.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from matcher.calibration import ConfidenceCalibration, match_features, pair_features
+from matcher.errors import InputError
+from matcher.geometry.pixels import to_original
+from matcher.matching import (
+    MatchingOptions,
+    merge_matches,
+    reciprocal_matches,
+    reciprocal_points,
+    refine_subpixel,
+    top_k_rows,
+)
+from matcher.results import Pointmaps
+from matcher.structures import GridMatches, ImageSize, Matches, PairPrediction, View
+
+__all__ = [
+    "BothWays",
+    "CropMode",
+    "PairOptions",
+    "ViewMatches",
+    "keep_best",
+    "match_views",
+    "pointmaps_of",
+]
+
+CropMode = Literal["auto", "always", "never"]
+_SMALLEST_CONFIDENCE = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class PairOptions:
+    """How a pair is matched.
+
+    Attributes:
+        matching: the reciprocal search and the choice among its matches; ``matching.symmetric``
+            also runs the decoder in both orders, so that the order of the photographs is all one.
+        max_size: long side of the network's view, pixels.
+        crops: match again in overlapping crops at the photographs' own resolution: ``auto`` where
+            they are larger than the view, ``always`` or ``never``.
+        max_crops: most crop pairs.
+        subpixel: move each match between the pixels of image 1.
+    """
+
+    matching: MatchingOptions = field(default_factory=MatchingOptions)
+    max_size: int = 512
+    crops: CropMode = "auto"
+    max_crops: int = 8
+    subpixel: bool = True
+
+    def __post_init__(self) -> None:
+        if self.max_size < 32:
+            raise InputError("max_size", "at least 32 pixels", f"{self.max_size}")
+        if self.crops not in get_args(CropMode):
+            raise InputError("crops", " or ".join(get_args(CropMode)), f"{self.crops!r}")
+        if self.max_crops < 1:
+            raise InputError("max_crops", "at least 1", f"{self.max_crops}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The options as plain values, for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> PairOptions:
+        """Options from plain values; raises ``InputError`` for an unknown name or bad value."""
+        parts = dict(values)
+        known = {entry.name for entry in dataclasses.fields(cls)}
+        unknown = sorted(set(parts) - known)
+        if unknown:
+            raise InputError("options", f"names among {', '.join(sorted(known))}", unknown[0])
+        if "matching" in parts:
+            parts["matching"] = MatchingOptions.from_dict(parts["matching"])
+        return cls(**parts)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BothWays:
+    """A prediction, and for symmetric matching the one with the photographs swapped."""
+
+    forward: PairPrediction
+    backward: PairPrediction | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ViewMatches:
+    """Matches in original pixels, and how surely both views show a common place."""
+
+    matches: Matches
+    overlap_score: float | None
+
+
+def match_views(
+    view0: View,
+    view1: View,
+    prediction: BothWays,
+    options: PairOptions,
+    calibration: ConfidenceCalibration | None,
+) -> ViewMatches:
+    """Matches of two views, in original pixels.
+
+    Args:
+        view0: what the network saw of photograph 0.
+        view1: the same of photograph 1.
+        prediction: of the network, both ways for symmetric matching.
+        options: how the pair is matched.
+        calibration: of the checkpoint, or ``None``.
+    """
+    found = _match_prediction(view0, view1, prediction.forward, options, calibration)
+    if prediction.backward is None:
+        return found
+    mirrored = _match_prediction(view1, view0, prediction.backward, options, calibration)
+    swapped = mirrored.matches
+    other_way = Matches(swapped.keypoints1, swapped.keypoints0, swapped.confidence)
+    # Sub-pixel refinement moves the end in the second image: a match found both ways is the
+    # same within a pixel, not to the digit.
+    cells = tuple(1.5 * float(max(v.original_from_network[0, 0], 1)) for v in (view0, view1))
+    joined = _join_both_ways(found.matches, other_way)
+    scores = [part.overlap_score for part in (found, mirrored) if part.overlap_score is not None]
+    return ViewMatches(
+        merge_matches([joined], cell_px=(cells[0], cells[1])),
+        sum(scores) / len(scores) if scores else None,
+    )
+
+
+def _match_prediction(
+    view0: View,
+    view1: View,
+    prediction: PairPrediction,
+    options: PairOptions,
+    calibration: ConfidenceCalibration | None,
+) -> ViewMatches:
+    """Reciprocal matches of two dense outputs, mapped to original pixels."""
+    output0, output1 = prediction.output0, prediction.output1
+    mask0, mask1 = view0.matchable(), view1.matchable()
+    search = options.matching
+    if output0.descriptors is not None and output1.descriptors is not None:
+        maps = output0.descriptors[0], output1.descriptors[0]
+        found = reciprocal_matches(*maps, options=search, mask0=mask0, mask1=mask1)
+        sure0, sure1 = output0.descriptor_confidence, output1.descriptor_confidence
+        assert sure0 is not None
+        assert sure1 is not None
+    else:
+        # DUSt3R has no descriptors: pixels match where their 3-D points are mutually closest.
+        maps = output0.points[0], output1.points[0]
+        found = reciprocal_points(*maps, options=search, mask0=mask0, mask1=mask1)
+        sure0, sure1 = output0.confidence - 1, output1.confidence - 1
+    overlap = None
+    if calibration is not None and output0.descriptors is not None:
+        seeds = _num_seeds(mask0, mask1, search)
+        features = match_features(found, sure0[0], sure1[0], seeds)
+        confidence = calibration.match.probability(features)
+        overlap = float(calibration.pair.probability(pair_features(found, seeds)[None])[0])
+    else:
+        confidence = _confidence(found, sure0[0], sure1[0])
+    keypoints1 = found.pixels1.float()
+    if options.subpixel and output0.descriptors is not None and len(found):
+        keypoints1 = refine_subpixel(found, *maps).keypoints1
+    matches = Matches(
+        _original(found.pixels0.float(), view0),
+        _original(keypoints1, view1),
+        confidence.float().cpu(),
+    )
+    return ViewMatches(matches, overlap)
+
+
+def _num_seeds(mask0: Tensor, mask1: Tensor, search: MatchingOptions) -> int:
+    """About how many seeds the reciprocal search starts from."""
+    pixels = int(mask0.sum()) + (int(mask1.sum()) if search.symmetric else 0)
+    return max(1, round(pixels / search.subsample**2))
+
+
+def _join_both_ways(found: Matches, other_way: Matches) -> Matches:
+    """Both in an order that does not depend on which photograph came first."""
+    keypoints0 = torch.cat([found.keypoints0, other_way.keypoints0])
+    keypoints1 = torch.cat([found.keypoints1, other_way.keypoints1])
+    joined = Matches(keypoints0, keypoints1, torch.cat([found.confidence, other_way.confidence]))
+    return joined.select(torch.argsort((keypoints0 + keypoints1).double().sum(1), stable=True))
+
+
+def _confidence(found: GridMatches, sure0: Tensor, sure1: Tensor) -> Tensor:
+    """(M,) in (0, 1]: the two ends' geometric mean c, which is > 0, as c / (1 + c)."""
+    x0, y0 = found.pixels0.unbind(1)
+    x1, y1 = found.pixels1.unbind(1)
+    together = (sure0[y0, x0].double() * sure1[y1, x1].double()).clamp_min(0).sqrt()
+    share = torch.where(together.isinf(), torch.ones_like(together), together / (1 + together))
+    return share.nan_to_num(0).clamp(_SMALLEST_CONFIDENCE, 1).float()
+
+
+def _original(keypoints: Tensor, view: View) -> Tensor:
+    mapped = to_original(keypoints.cpu().numpy().astype(np.float64), view.original_from_network)
+    # Sub-pixel refinement may step into the padding: every keypoint lies on the photograph.
+    last = np.array([view.original_size.width - 1, view.original_size.height - 1])
+    return torch.from_numpy(mapped.clip(0, last).astype(np.float32))
+
+
+def keep_best(matches: Matches, size0: ImageSize, options: MatchingOptions) -> Matches:
+    """Apply ``min_confidence``, then ``top_k`` spread over photograph 0 of size ``size0``."""
+    matches = matches.select(matches.confidence >= options.min_confidence)
+    if options.top_k is None or len(matches) <= options.top_k:
+        return matches
+    rows = top_k_rows(
+        matches.keypoints0, matches.confidence, options.top_k, size0, balance=options.balance
+    )
+    return matches.select(rows)
+
+
+def pointmaps_of(view0: View, view1: View, both: BothWays) -> Pointmaps:
+    """Both pointmaps without their padding, and image 1's own where it was computed."""
+    rows0, columns0 = view0.content_size.height, view0.content_size.width
+    rows1, columns1 = view1.content_size.height, view1.content_size.width
+
+    def cut(points: Tensor, rows: int, columns: int) -> npt.NDArray[np.float32]:
+        return points[0, :rows, :columns].float().cpu().numpy()
+
+    return Pointmaps(
+        cut(both.forward.output0.points, rows0, columns0),
+        cut(both.forward.output1.points, rows1, columns1),
+        cut(both.forward.output0.confidence, rows0, columns0),
+        cut(both.forward.output1.confidence, rows1, columns1),
+        view0.original_from_network,
+        view1.original_from_network,
+        None if both.backward is None else cut(both.backward.output0.points, rows1, columns1),
+    )
