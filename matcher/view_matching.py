@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from heads import DenseOutput
 from matcher.calibration import ConfidenceCalibration, match_features, pair_features
 from matcher.errors import InputError
 from matcher.geometry.pixels import to_original
@@ -33,9 +34,11 @@ from matcher.structures import GridMatches, ImageSize, Matches, PairPrediction, 
 __all__ = [
     "BothWays",
     "CropMode",
+    "MatchEvidence",
     "PairOptions",
     "ViewMatches",
     "keep_best",
+    "match_evidence",
     "match_views",
     "pointmaps_of",
 ]
@@ -105,6 +108,21 @@ class ViewMatches:
     overlap_score: float | None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class MatchEvidence:
+    """Matches between network pixels and what speaks for them.
+
+    Attributes:
+        matches: M matches.
+        match: (M, F) the columns of ``calibration.MATCH_FEATURES``.
+        pair: (F,) the columns of ``calibration.PAIR_FEATURES``.
+    """
+
+    matches: GridMatches
+    match: Tensor
+    pair: Tensor
+
+
 def match_views(
     view0: View,
     view1: View,
@@ -162,10 +180,9 @@ def _match_prediction(
         sure0, sure1 = output0.confidence - 1, output1.confidence - 1
     overlap = None
     if calibration is not None and output0.descriptors is not None:
-        seeds = _num_seeds(mask0, mask1, search)
-        features = match_features(found, sure0[0], sure1[0], seeds)
-        confidence = calibration.match.probability(features)
-        overlap = float(calibration.pair.probability(pair_features(found, seeds)[None])[0])
+        evidence = _evidence(found, output0, output1, _num_seeds(mask0, mask1, search))
+        confidence = calibration.match.probability(evidence.match)
+        overlap = float(calibration.pair.probability(evidence.pair[None])[0])
     else:
         confidence = _confidence(found, sure0[0], sure1[0])
     keypoints1 = found.pixels1.float()
@@ -177,6 +194,36 @@ def _match_prediction(
         confidence.float().cpu(),
     )
     return ViewMatches(matches, overlap)
+
+
+def match_evidence(
+    view0: View, view1: View, prediction: PairPrediction, options: PairOptions
+) -> MatchEvidence:
+    """Matches of two views with the features that a calibration is fitted to.
+
+    Raises:
+        InputError: a network without descriptors.
+    """
+    output0, output1 = prediction.output0, prediction.output1
+    if output0.descriptors is None or output1.descriptors is None:
+        raise InputError("prediction", "descriptors", "pointmaps alone")
+    mask0, mask1 = view0.matchable(), view1.matchable()
+    maps = output0.descriptors[0], output1.descriptors[0]
+    found = reciprocal_matches(*maps, options=options.matching, mask0=mask0, mask1=mask1)
+    return _evidence(found, output0, output1, _num_seeds(mask0, mask1, options.matching))
+
+
+def _evidence(
+    found: GridMatches, output0: DenseOutput, output1: DenseOutput, num_seeds: int
+) -> MatchEvidence:
+    sure0, sure1 = output0.descriptor_confidence, output1.descriptor_confidence
+    assert sure0 is not None
+    assert sure1 is not None
+    return MatchEvidence(
+        found,
+        match_features(found, sure0[0], sure1[0], num_seeds),
+        pair_features(found, num_seeds),
+    )
 
 
 def _num_seeds(mask0: Tensor, mask1: Tensor, search: MatchingOptions) -> int:

@@ -25,12 +25,15 @@ from matcher.training.samples import TrainingSample, select_matches
 
 __all__ = [
     "DepthGroup",
+    "HomographyViews",
     "MatchedPhotos",
     "PairSource",
     "PosedDepth",
     "ScenePool",
     "SinglePhotos",
     "find_photos",
+    "homography_pair",
+    "homography_views",
     "posed_groups",
 ]
 
@@ -299,6 +302,10 @@ class ScenePool(PosedDepth):
                 f"scene_pools: expected scene_*.npz below {', '.join(map(str, self.folders))}"
             )
 
+    def draw_group(self, random: np.random.Generator) -> DepthGroup:
+        """One scene with all its views."""
+        return self._group(random)
+
     def _group(self, random: np.random.Generator) -> DepthGroup:
         self._draws += 1
         if self._draws % 500 == 0:
@@ -384,10 +391,26 @@ class SinglePhotos:
         raise DatasetError(f"photos: no usable homography pair in {_MAX_ATTEMPTS} draws")
 
 
-def homography_pair(
-    random: np.random.Generator, photo: ByteImage, shape: tuple[int, int], num_matches: int
-) -> TrainingSample | None:
-    """Two warps of ``photo`` to (height, width) ``shape``, or ``None`` if they share too little."""
+@dataclass(frozen=True, slots=True, eq=False)
+class HomographyViews:
+    """Two warps of one photograph.
+
+    Attributes:
+        image0, image1: (H, W, 3) uint8.
+        view1_from0: (3, 3), pixels of view 0 to pixels of view 1.
+        photo_from0: (3, 3), pixels of view 0 to pixels of the photograph.
+    """
+
+    image0: ByteImage
+    image1: ByteImage
+    view1_from0: npt.NDArray[np.float64]
+    photo_from0: npt.NDArray[np.float64]
+
+
+def homography_views(
+    random: np.random.Generator, photo: ByteImage, shape: tuple[int, int]
+) -> HomographyViews:
+    """Two warps of ``photo`` to (height, width) ``shape``, light and colour changed in each."""
     height, width = shape
     fit = min(photo.shape[0] / height, photo.shape[1] / width)
     scale0 = fit * random.uniform(0.45, 0.95)
@@ -402,19 +425,31 @@ def homography_pair(
     )
     photo_from0 = _random_warp(random, shape, centre0, scale0, random.normal(0, 0.1), 0.08)
     photo_from1 = _random_warp(random, shape, centre1, float(scale1), angle, 0.2)
-    view1_from0 = np.linalg.inv(photo_from1) @ photo_from0
+    return HomographyViews(
+        photometric(random, _warp_photo(photo, photo_from0, shape)),
+        photometric(random, _warp_photo(photo, photo_from1, shape)),
+        np.linalg.inv(photo_from1) @ photo_from0,
+        photo_from0,
+    )
 
+
+def homography_pair(
+    random: np.random.Generator, photo: ByteImage, shape: tuple[int, int], num_matches: int
+) -> TrainingSample | None:
+    """A pair of ``homography_views`` with its matches, or ``None`` if they share too little."""
+    height, width = shape
+    views = homography_views(random, photo, shape)
     keypoints0 = random.integers(0, [width, height], (8 * num_matches, 2)).astype(np.float64)
-    keypoints1 = _warp(view1_from0, keypoints0)
-    on_photo = _warp(photo_from0, keypoints0)
+    keypoints1 = _warp(views.view1_from0, keypoints0)
+    on_photo = _warp(views.photo_from0, keypoints0)
     limit = np.array(photo.shape[1::-1]) - 1
     inside = ((on_photo >= 0) & (on_photo <= limit)).all(axis=1)
     inside &= ((keypoints1 >= 0) & (keypoints1 <= [width - 1, height - 1])).all(axis=1)
     if inside.sum() < num_matches // 4:
         return None
     return TrainingSample(
-        photometric(random, _warp_photo(photo, photo_from0, shape)),
-        photometric(random, _warp_photo(photo, photo_from1, shape)),
+        views.image0,
+        views.image1,
         select_matches(
             random, keypoints0[inside], keypoints1[inside], shape, num_matches, exact=True
         ),
