@@ -33,7 +33,18 @@ from benchmarks.protocols import POSE_PRESETS
 from matcher.errors import DatasetError
 from matcher.structures import ImageSize
 
-__all__ = ["FRAMES", "NAME", "PROTOCOLS", "PUBLISHED", "PUBLISHED_VALUES", "SEED", "TITLE", "read"]
+__all__ = [
+    "FRAMES",
+    "NAME",
+    "PROTOCOLS",
+    "PUBLISHED",
+    "PUBLISHED_VALUES",
+    "SEED",
+    "TITLE",
+    "CO3DFrame",
+    "annotated_camera",
+    "read",
+]
 
 NAME = "co3d"
 TITLE = "CO3Dv2"
@@ -72,7 +83,9 @@ _OPENCV_FROM_PYTORCH3D = np.diag([-1.0, -1.0, 1.0])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Frame:
+class CO3DFrame:
+    """A frame's number, file, and what its annotation says of size (h, w) and viewpoint."""
+
     number: int
     image: Path
     size: Any
@@ -133,7 +146,7 @@ def _collect_category(
 
 
 def _add_pair(
-    collector: PairCollector, label: str, frame0: _Frame, frame1: _Frame, category: str
+    collector: PairCollector, label: str, frame0: CO3DFrame, frame1: CO3DFrame, category: str
 ) -> None:
     def truth() -> PoseTruth:
         (k0, pose0), (k1, pose1) = _camera(frame0), _camera(frame1)
@@ -166,13 +179,13 @@ def _is_file(folder: Path, name: str) -> bool:
 
 def _annotations(
     root: Path, path: Path, wanted: Mapping[str, set[int]]
-) -> dict[tuple[str, int], _Frame]:
+) -> dict[tuple[str, int], CO3DFrame]:
     """The annotated frames of the wanted sequences."""
     try:
         with gzip.open(path, "rt", encoding="utf-8") as stream:
             entries = json.load(stream)
         return {
-            (entry["sequence_name"], int(entry["frame_number"])): _Frame(
+            (entry["sequence_name"], int(entry["frame_number"])): CO3DFrame(
                 int(entry["frame_number"]),
                 root / entry["image"]["path"],
                 entry["image"]["size"],
@@ -186,8 +199,20 @@ def _annotations(
         raise DatasetError(f"{path}: {reason}") from None
 
 
-def _camera(frame: _Frame) -> tuple[FloatArray, FloatArray]:
+def _camera(frame: CO3DFrame) -> tuple[FloatArray, FloatArray]:
     """K (3, 3) of the stored image and cam_from_world (4, 4), in our conventions."""
+    k, pose = annotated_camera(frame)
+    height, width = frame.size
+    annotated = ImageSize(round(height), round(width))
+    return scale_intrinsics(k, annotated, stored_size(frame.image)), pose
+
+
+def annotated_camera(frame: CO3DFrame) -> tuple[FloatArray, FloatArray]:
+    """K (3, 3) of the annotated size and cam_from_world (4, 4), in our conventions.
+
+    Raises:
+        DatasetError: something is missing, of a wrong shape, or of an unknown convention.
+    """
     view, label = frame.viewpoint, f"frame {frame.number}"
     if not isinstance(view, dict) or not {"R", "T", "focal_length", "principal_point"} <= set(view):
         raise DatasetError(f"{label}: no viewpoint")
@@ -209,6 +234,5 @@ def _camera(frame: _Frame) -> tuple[FloatArray, FloatArray]:
     k = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]])
     rotation = as_matrix(f"{label}, R", view["R"], (3, 3)).T
     translation = as_matrix(f"{label}, T", view["T"], (3,))
-    pose = as_rigid(label, _OPENCV_FROM_PYTORCH3D @ rotation, _OPENCV_FROM_PYTORCH3D @ translation)
-    annotated = ImageSize(round(height), round(width))
-    return scale_intrinsics(k, annotated, stored_size(frame.image)), pose
+    flip = _OPENCV_FROM_PYTORCH3D
+    return k, as_rigid(label, flip @ rotation, flip @ translation)

@@ -157,8 +157,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--size", type=int, default=defaults.size, help="long side, pixels")
     parser.add_argument("--textures", type=Path, nargs="*", default=[], help="photographs")
     parser.add_argument("--meshes", type=Path, nargs="*", default=[])
+    parser.add_argument("--num-textures", type=int, default=defaults.textures, help="at a time")
+    parser.add_argument("--texture-size", type=int, default=defaults.texture_size)
     given = parser.parse_args(arguments)
-    options = ExtremeOptions(given.scenes, given.seed, given.size)
+    options = ExtremeOptions(
+        given.scenes, given.seed, given.size, given.num_textures, given.texture_size
+    )
 
     def report(done: int, total: int) -> None:
         print(f"{done} of {total} scenes", flush=True)

@@ -92,7 +92,8 @@ def read_npz(path: Path, keys: Sequence[str] | None = None) -> dict[str, _Array]
             present = [name.removesuffix(".npy") for name in archive.namelist()]
             missing = [key for key in keys or () if key not in present]
             if missing:
-                raise DatasetError(f"{path}: no array {missing[0]!r}; it has {', '.join(present)}")
+                has = ", ".join(present) or "nothing"
+                raise ValueError(f"there is no {missing[0]!r}; it has {has}")
             wanted = present if keys is None else keys
             return {key: _read_array(archive.read(f"{key}.npy")) for key in wanted}
     except FileNotFoundError:
