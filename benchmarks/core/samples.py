@@ -42,6 +42,9 @@ class PoseTruth:
         overlap: share of common content in [0, 1], or ``None`` where it is not known.
         is_scored: ``False`` where a server keeps the pose; ``cam1_from_cam0`` then means nothing
             and ``rotation_deg`` stays NaN.
+        depth0: z-depth of photograph 0 as a one-channel picture, where it is known: single matches
+            can then be judged by their own truth.
+        depth_scale: stored units of depth for one unit of the translation; stored 0 is unknown.
     """
 
     k0: FloatArray
@@ -51,6 +54,8 @@ class PoseTruth:
     rotation_deg: float = float("nan")
     overlap: float | None = None
     is_scored: bool = True
+    depth0: Path | None = None
+    depth_scale: float = 1000.0
 
     def __post_init__(self) -> None:
         for name, matrix, shape in (
