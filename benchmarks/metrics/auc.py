@@ -52,8 +52,8 @@ def mean_average_accuracy(
 ) -> float:
     """Mean of the cumulative histogram of errors up to a threshold (CO3D's and IMC's mAA).
 
-    A staircase that counts a whole bin at its right edge: above :func:`error_auc` by about half a
-    bin's worth of recall.
+    A staircase that counts a bin at its right edge: of many errors it is above :func:`error_auc`,
+    by up to half a bin over the threshold; of few, below or above.
 
     Args:
         errors: any shape; infinite: a failure.
