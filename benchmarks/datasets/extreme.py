@@ -52,7 +52,7 @@ PROTOCOLS: dict[str, Protocol] = dict(POSE_PRESETS)
 _TREE = (
     "pairs.jsonl                    pairs with pose, rot_deg and overlap",
     "extreme.json                   how they were rendered",
-    "images/scene_0000/0a.png ...",
+    "images/scene_0000/0a.png, 0b.png, 0a_depth.png ...",
 )
 
 
@@ -106,8 +106,12 @@ def write_extreme(
             names = tuple(f"images/{scene}/{row}{side}.png" for side in "ab")
             for name, image in zip(names, (pair.image0, pair.image1), strict=True):
                 _write_image(folder / name, image)
+            depth, scale = f"images/{scene}/{row}a_depth.png", _depth_scale(pair.depth0)
+            stored = np.rint(pair.depth0 * scale).astype(np.uint16)
+            _write_image(folder / depth, stored)
             layout = LAYOUTS[number % len(LAYOUTS)]
-            lines.append(json.dumps(_entry(pair, names, f"{layout}_{number:04d}")))
+            entry = _entry(pair, names, f"{layout}_{number:04d}")
+            lines.append(json.dumps({**entry, "depth0": depth, "depth_scale": scale}))
         if progress is not None:
             progress(number + 1, options.scenes)
     described = {
@@ -137,7 +141,12 @@ def _entry(pair: ExtremePair, names: tuple[str, ...], scene: str) -> dict[str, A
     }
 
 
-def _write_image(path: Path, image: npt.NDArray[np.uint8]) -> None:
+def _depth_scale(depth: npt.NDArray[np.float32]) -> float:
+    """Units a metre that make the most of 16 bits."""
+    return float(np.iinfo(np.uint16).max / max(float(depth.max()), 1.0))
+
+
+def _write_image(path: Path, image: npt.NDArray[Any]) -> None:
     with replaced(path) as temporary:
         Image.fromarray(image).save(temporary, format="PNG")
 

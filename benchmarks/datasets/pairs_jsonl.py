@@ -3,7 +3,8 @@
 ``image0`` and ``image1`` (relative to the file), then either a pose, ``K0``, ``K1`` (3 x 3),
 ``T_0to1`` (4 x 4, maps points of camera 0 into camera 1, OpenCV axes), or ``H_0to1`` (3 x 3, maps
 pixels). Integer pixels are pixel centres. Optional: ``rot_deg``, ``overlap``, ``set``, ``scene``,
-``is_metric``.
+``is_metric``; ``depth0`` (a picture of image 0's z-depth, one channel, 0: unknown) with
+``depth_scale``, its units for one unit of the translation.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def read_pair_list(
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"{path}: cannot be read as text ({error})") from None
     collector = PairCollector()
-    kind = ""
+    kind, absent_depths = "", 0
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -76,10 +77,16 @@ def read_pair_list(
             images = tuple(path.parent / _text(entry, key) for key in ("image0", "image1"))
             label = f"{_text(entry, 'image0')}--{_text(entry, 'image1')}"
             group = _text(entry, "set", "") or _text(entry, "scene", "")
+            if "depth0" in entry and not (path.parent / _text(entry, "depth0")).is_file():
+                # The pose is scored all the same; only single matches are judged less sharply.
+                del entry["depth0"]
+                absent_depths += 1
         except DatasetError as error:
             collector.fail(f"line {number}", str(error))
             continue
-        collector.add(label, (images[0], images[1]), _Line(number, entry), group)
+        collector.add(label, (images[0], images[1]), _Line(number, entry, path.parent), group)
+    if absent_depths:
+        notes = (*notes, f"{absent_depths} pairs name a depth that is not there: left unused")
     return collector.finish(
         name, title, path.parent, kind=kind or "pose", notes=notes, is_synthetic=is_synthetic
     )
@@ -88,12 +95,12 @@ def read_pair_list(
 class _Line:
     """Makes the truth of a line; errors carry its number."""
 
-    def __init__(self, number: int, entry: Mapping[str, Any]) -> None:
-        self.number, self.entry = number, entry
+    def __init__(self, number: int, entry: Mapping[str, Any], folder: Path) -> None:
+        self.number, self.entry, self.folder = number, entry, folder
 
     def __call__(self) -> Truth:
         try:
-            return _truth(self.entry)
+            return _truth(self.entry, self.folder)
         except DatasetError as error:
             raise DatasetError(f"line {self.number}: {error}") from None
 
@@ -115,9 +122,13 @@ def _text(entry: Mapping[str, Any], key: str, default: str | None = None) -> str
     return value
 
 
-def _truth(entry: Mapping[str, Any]) -> Truth:
+def _truth(entry: Mapping[str, Any], folder: Path) -> Truth:
     if "H_0to1" in entry:
         return HomographyTruth(as_matrix("H_0to1", entry["H_0to1"], (3, 3)))
+    depth0 = folder / _text(entry, "depth0") if "depth0" in entry else None
+    scale = float(as_matrix("depth_scale", entry.get("depth_scale", 1000.0), ()))
+    if scale <= 0:
+        raise DatasetError(f"depth_scale: expected a positive number, got {scale:g}")
     pose = as_matrix("T_0to1", entry.get("T_0to1"), (4, 4))
     truth = PoseTruth(
         as_matrix("K0", entry.get("K0"), (3, 3)),
@@ -125,6 +136,8 @@ def _truth(entry: Mapping[str, Any]) -> Truth:
         as_rigid("T_0to1", pose[:3, :3], pose[:3, 3]),
         is_metric=entry.get("is_metric") is True,
         overlap=_share(entry.get("overlap")),
+        depth0=depth0,
+        depth_scale=scale,
     )
     stated = entry.get("rot_deg")
     if stated is not None:

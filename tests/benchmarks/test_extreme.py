@@ -94,10 +94,14 @@ def test_what_is_read_is_what_was_rendered(rendered: Path, pairs: list[ExtremePa
     for sample, pair in zip(dataset.samples, pairs, strict=True):
         truth = sample.truth
         assert isinstance(truth, PoseTruth)
+        assert truth.depth0 is not None
         np.testing.assert_array_equal(truth.k0, pair.k0)
         np.testing.assert_allclose(truth.cam1_from_cam0, pair.cam1_from_cam0, atol=1e-12)
         assert truth.overlap == pytest.approx(pair.overlap, abs=1e-4)
         assert truth.is_metric
+        depth = np.asarray(Image.open(truth.depth0)) / truth.depth_scale
+        np.testing.assert_allclose(depth, pair.depth0, atol=0.51 / truth.depth_scale)
+        np.testing.assert_array_equal(depth > 0, pair.depth0 > 0)
         np.testing.assert_array_equal(read_image(sample.image0), pair.image0)
         np.testing.assert_array_equal(read_image(sample.image1), pair.image1)
 

@@ -286,6 +286,8 @@ def test_pairs_keep_what_their_lines_say(tmp_path: Path) -> None:
         ({"T_0to1": np.full((4, 4), np.nan).tolist()}, "line 2: T_0to1: expected finite"),
         ({"rot_deg": 90}, "line 2: rot_deg 90 does not fit"),
         ({"overlap": 3}, "line 2: overlap"),
+        ({"depth0": 3}, "depth0: expected text, got 3"),
+        ({"depth_scale": 0}, "line 2: depth_scale: expected a positive number"),
         ({"image1": "images/none.png"}, "no image at .*none.png"),
         ({"image1": None}, "image1: expected text"),
         ({"H_0to1": np.eye(3).tolist()}, "a homography in a list that began with a pose"),
@@ -322,6 +324,20 @@ def test_lines_that_are_no_json_and_pairs_listed_twice_are_problems(tmp_path: Pa
         "listed twice",
         "listed twice",
     ]
+
+
+def test_an_absent_depth_is_noted_and_costs_no_pair(tmp_path: Path) -> None:
+    layouts.write_pairs_jsonl(tmp_path, views())
+    lines = lines_of(tmp_path)
+    lines[0].update(depth0="images/0.png", depth_scale=50)
+    lines[1]["depth0"] = "none.png"
+    write_lines(tmp_path, lines)
+    dataset = pairs_jsonl.read(tmp_path)
+    assert (len(dataset.samples), dataset.problems) == (6, ())
+    first, second = (truth_of(sample) for sample in dataset.samples[:2])
+    assert (first.depth0, first.depth_scale) == (tmp_path / "images/0.png", 50)
+    assert second.depth0 is None
+    assert dataset.notes == ("1 pairs name a depth that is not there: left unused",)
 
 
 @pytest.mark.parametrize("text", ["", "\n\n", "{broken\n"])
