@@ -27,14 +27,25 @@ from torch import Tensor
 
 from matcher.matching import MatchingOptions, SearchBackend, reciprocal_matches
 
-__all__ = ["Maps", "Result", "main", "make_maps"]
+__all__ = [
+    "BACKENDS",
+    "MAPS",
+    "Maps",
+    "Result",
+    "blockwise_both_ways",
+    "main",
+    "make_maps",
+    "match_the_released_way",
+    "search_with",
+    "share_in_common",
+]
 
 _HEIGHT, _WIDTH, _DIMENSIONS = 384, 512, 24
 _SPACING = 8
 _MARGIN = 100
 _RELEASED_BLOCK = 8192
 _RELEASED_ITERATIONS = 10
-_BACKENDS: tuple[SearchBackend, ...] = ("cells", "torch", "faiss")
+BACKENDS: tuple[SearchBackend, ...] = ("cells", "torch", "faiss")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,20 +96,22 @@ MAPS = (
 )
 
 
-def make_maps(maps: Maps, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Two (384, 512, 24) maps of unit descriptors that show the same field."""
+def make_maps(
+    maps: Maps, seed: int = 0, height: int = _HEIGHT, width: int = _WIDTH
+) -> tuple[Tensor, Tensor]:
+    """Two (H, W, 24) maps of unit descriptors that show the same field."""
     generator = np.random.default_rng(seed)
-    shape = (_HEIGHT + 2 * _MARGIN, _WIDTH + 2 * _MARGIN, _DIMENSIONS)
+    shape = (height + 2 * _MARGIN, width + 2 * _MARGIN, _DIMENSIONS)
     field = _smooth_noise(generator, shape, 6.0)
     if maps.roughness:
         field = field + maps.roughness * _smooth_noise(generator, shape, 1.0)
-    inside = slice(_MARGIN, _MARGIN + _HEIGHT), slice(_MARGIN, _MARGIN + _WIDTH)
-    centre = (_MARGIN + _WIDTH / 2, _MARGIN + _HEIGHT / 2)
+    inside = slice(_MARGIN, _MARGIN + height), slice(_MARGIN, _MARGIN + width)
+    centre = (_MARGIN + width / 2, _MARGIN + height / 2)
     motion = cv2.getRotationMatrix2D(centre, 10.0, 1.1)
     motion[:, 2] += np.array([5.0 - _MARGIN, 3.0 - _MARGIN])
     moved = np.stack(
         [
-            cv2.warpAffine(field[..., channel], motion, (_WIDTH, _HEIGHT), flags=cv2.INTER_LINEAR)
+            cv2.warpAffine(field[..., channel], motion, (width, height), flags=cv2.INTER_LINEAR)
             for channel in range(_DIMENSIONS)
         ],
         axis=-1,
@@ -107,22 +120,23 @@ def make_maps(maps: Maps, seed: int = 0) -> tuple[Tensor, Tensor]:
     return _unit(field[inside]), _unit(moved + noise)
 
 
-def _match_the_released_way(maps: tuple[Tensor, Tensor]) -> Tensor:
+def match_the_released_way(maps: tuple[Tensor, Tensor]) -> Tensor:
     """(M, 2) raster indexes of the reciprocal matches, sorted."""
     descriptors0, descriptors1 = maps
     width = descriptors0.shape[1]
     rows = descriptors0.flatten(0, 1), descriptors1.flatten(0, 1)
-    ys = torch.arange(_SPACING // 2, descriptors0.shape[0], _SPACING)
-    xs = torch.arange(_SPACING // 2, width, _SPACING)
+    device = descriptors0.device
+    ys = torch.arange(_SPACING // 2, descriptors0.shape[0], _SPACING, device=device)
+    xs = torch.arange(_SPACING // 2, width, _SPACING, device=device)
     here = (ys[:, None] * width + xs).flatten()
     there = torch.full_like(here, -1)
     pairs = []
     for _ in range(_RELEASED_ITERATIONS):
-        found = _blockwise_both_ways(rows[0][here], rows[1])
+        found = blockwise_both_ways(rows[0][here], rows[1])
         moved = found != there
         pairs.append(torch.stack([here[~moved], there[~moved]], dim=1))
         here, there = here[moved], found[moved]
-        back = _blockwise_both_ways(rows[1][there], rows[0])
+        back = blockwise_both_ways(rows[1][there], rows[0])
         moved = back != here
         pairs.append(torch.stack([here[~moved], there[~moved]], dim=1))
         here, there = back[moved], there[moved]
@@ -132,10 +146,11 @@ def _match_the_released_way(maps: tuple[Tensor, Tensor]) -> Tensor:
     return unique
 
 
-def _blockwise_both_ways(queries: Tensor, rows: Tensor) -> Tensor:
-    best = torch.full((len(queries),), -torch.inf)
-    index = torch.zeros(len(queries), dtype=torch.int64)
-    column_best = torch.full((len(rows),), -torch.inf)
+def blockwise_both_ways(queries: Tensor, rows: Tensor) -> Tensor:
+    """(M,) index of the most similar row of each query, by complete products."""
+    best = torch.full((len(queries),), -torch.inf, device=rows.device)
+    index = torch.zeros(len(queries), dtype=torch.int64, device=rows.device)
+    column_best = torch.full((len(rows),), -torch.inf, device=rows.device)
     for top in range(0, len(queries), _RELEASED_BLOCK):
         part = slice(top, top + _RELEASED_BLOCK)
         for start in range(0, len(rows), _RELEASED_BLOCK):
@@ -150,8 +165,11 @@ def _blockwise_both_ways(queries: Tensor, rows: Tensor) -> Tensor:
     return index
 
 
-def _search_with(backend: SearchBackend, maps: tuple[Tensor, Tensor]) -> Tensor:
-    options = MatchingOptions(subsample=_SPACING, border=0, backend=backend)
+def search_with(
+    backend: SearchBackend, maps: tuple[Tensor, Tensor], spacing: int = _SPACING
+) -> Tensor:
+    """(M, 2) raster indexes of the reciprocal matches that one of our searches finds, sorted."""
+    options = MatchingOptions(subsample=spacing, border=0, backend=backend)
     matches = reciprocal_matches(*maps, options=options)
     width0, width1 = maps[0].shape[1], maps[1].shape[1]
     index0 = matches.pixels0[:, 1] * width0 + matches.pixels0[:, 0]
@@ -173,7 +191,8 @@ def _measure(
     return statistics.median(walls), statistics.median(processors), answer
 
 
-def _identical(reference: Tensor, answer: Tensor) -> float:
+def share_in_common(reference: Tensor, answer: Tensor) -> float:
+    """Pairs that both hold, over the union of both."""
     first = {(a, b) for a, b in reference.tolist()}
     second = {(a, b) for a, b in answer.tolist()}
     return len(first & second) / max(len(first | second), 1)
@@ -181,15 +200,15 @@ def _identical(reference: Tensor, answer: Tensor) -> float:
 
 def _compare(maps: Maps, repeats: int) -> list[Result]:
     pair = make_maps(maps)
-    wall0, processor, reference = _measure(_match_the_released_way, pair, repeats)
+    wall0, processor, reference = _measure(match_the_released_way, pair, repeats)
     results = [
         Result(maps.name, "released", wall0, processor, 1.0, 1.0, len(reference), 1.0),
     ]
     processor0 = processor
-    for backend in _BACKENDS:
-        wall, processor, answer = _measure(partial(_search_with, backend), pair, repeats)
+    for backend in BACKENDS:
+        wall, processor, answer = _measure(partial(search_with, backend), pair, repeats)
         ratios = wall0 / wall, processor0 / processor
-        same = _identical(reference, answer)
+        same = share_in_common(reference, answer)
         results.append(Result(maps.name, backend, wall, processor, *ratios, len(answer), same))
     return results
 
