@@ -154,6 +154,14 @@ def test_perfect_matches_leave_no_error(pristine: Path, protocol: str) -> None:
     assert sum(metric.count for metric in found.by_viewpoint.values()) == 6
 
 
+@pytest.mark.parametrize(("protocol", "low", "high"), [("ours", 0.3, 4.0), ("pnp", 0.03, 0.5)])
+def test_a_pixel_of_noise_moves_the_virtual_points_by_about_a_pixel(
+    pristine: Path, protocol: str, low: float, high: float
+) -> None:
+    answers = oracle(mapfree.read(pristine), OracleOptions(noise_px=1.0))
+    assert low < value(summary(answers, protocol), "VCRE median px") < high
+
+
 def test_depths_ten_percent_too_long_lengthen_the_translation_so_much(pristine: Path) -> None:
     dataset = mapfree.read(pristine)
     expected = np.median(0.1 * baselines(dataset)[:3])
