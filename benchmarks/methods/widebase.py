@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,8 +34,7 @@ class WidebaseMethod:
             result.keypoints1.numpy(),
             result.confidence.numpy(),
             matched_points0(result),
-            # Only results of matchers with an overlap score have it.
-            float(getattr(result, "pair_score", float("nan"))),
+            math.nan if result.overlap_score is None else result.overlap_score,
             # A pair without matches keeps its score: that is when the score is asked for.
             failure="" if len(result) else result.reason or NO_MATCHES,
         )

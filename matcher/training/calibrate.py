@@ -51,6 +51,7 @@ ByteImage = npt.NDArray[np.uint8]
 _RIDGE = 1e-3
 _LEAST_OVERLAP = 0.1
 _LEAST_PAIRS = 8
+_LEAST_OF_A_KIND = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,14 +260,15 @@ def fit_calibration(
     options = options or CalibrationOptions()
     seen = [_observe(network, pair, options) for pair in pairs]
     clear = [entry for entry in seen if entry.overlap == 0 or entry.overlap >= _LEAST_OVERLAP]
-    fitted = [entry for number, entry in enumerate(clear) if number % 3]
-    judged = [entry for number, entry in enumerate(clear) if number % 3 == 0]
-    for part in (fitted, judged):
-        related = sum(entry.overlap > 0 for entry in part)
-        if len(part) < _LEAST_PAIRS // 4 or related in (0, len(part)):
-            raise InputError(
-                "pairs", "both with and without a common place", f"{related} of {len(part)} with"
-            )
+    kinds = [[e for e in clear if (e.overlap > 0) == related] for related in (True, False)]
+    if min(map(len, kinds)) < _LEAST_OF_A_KIND:
+        raise InputError(
+            "pairs",
+            f"at least {_LEAST_OF_A_KIND} both with and without a common place",
+            f"{len(kinds[0])} with and {len(kinds[1])} without",
+        )
+    fitted = [entry for kind in kinds for row, entry in enumerate(kind) if row % 3]
+    judged = [entry for kind in kinds for entry in kind[::3]]
     match = _fit(MATCH_FEATURES, *_matches(fitted))
     pair = _fit(PAIR_FEATURES, *_pairs(fitted))
     calibration = ConfidenceCalibration(match, pair, options.radius_px)
