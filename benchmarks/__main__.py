@@ -11,6 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from benchmarks.core.runner import Progress
+from benchmarks.core.samples import Dataset
 from benchmarks.datasets.registry import DatasetReader, dataset_names, find_reader
 from benchmarks.datasets.selection import subset
 from benchmarks.methods import MethodOptions, available_methods
@@ -95,9 +96,10 @@ def _run(options: argparse.Namespace) -> int:
     reader = find_reader(options.name)
     if options.root is None:
         raise InputError("--root", "the folder of the data set", "nothing")
-    protocol = reader.protocol(options.protocol)
+    dataset = reader.read(options.root)
     if options.selftest:
-        return _selftest(reader, options)
+        return _selftest(reader, dataset, options)
+    protocol = reader.protocol(dataset, options.protocol)
     pair = PairOptions(max_size=options.max_size, crops=options.crops, max_crops=options.max_crops)
     run = RunOptions(
         protocol=protocol,
@@ -110,7 +112,7 @@ def _run(options: argparse.Namespace) -> int:
         evaluate_only=options.evaluate_only,
         submission=options.submission,
     )
-    result = run_benchmark(reader, options.root, run, _progress_bar)
+    result = run_benchmark(dataset, run, reader.published, _progress_bar)
     title = result.report.display_title
     print(f"{title}, protocol {protocol.name}, {result.report.provenance.num_pairs} pairs")
     for line in as_lines(result.report):
@@ -134,12 +136,12 @@ def _progress_bar(method: str, total: int) -> Progress:
     return show
 
 
-def _selftest(reader: DatasetReader, options: argparse.Namespace) -> int:
-    dataset = subset(reader.read(options.root), options.subset, options.min_overlap)
-    names = [options.protocol] if options.protocol else list(reader.protocols)
+def _selftest(reader: DatasetReader, dataset: Dataset, options: argparse.Namespace) -> int:
+    dataset = subset(dataset, options.subset, options.min_overlap)
+    names = [options.protocol] if options.protocol else list(reader.protocols_of(dataset))
     passed = True
     for name in names:
-        result = run_selftest(dataset, task_for(dataset.kind), reader.protocol(name))
+        result = run_selftest(dataset, task_for(dataset.kind), reader.protocol(dataset, name))
         passed &= result.passed
         for case in result.cases:
             verdict = "ok" if case.passed else "FAILED"

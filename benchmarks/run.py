@@ -14,10 +14,10 @@ import torch
 from benchmarks.core.predictions import Method
 from benchmarks.core.protocols import Protocol
 from benchmarks.core.provenance import collect_provenance
+from benchmarks.core.published import PublishedValue
 from benchmarks.core.runner import Progress, cache_path, evaluate, export, open_cache
 from benchmarks.core.samples import Dataset
 from benchmarks.core.tasks import Answered, UnitScore
-from benchmarks.datasets.registry import DatasetReader
 from benchmarks.datasets.selection import subset
 from benchmarks.match_quality import right_matches
 from benchmarks.methods import MethodOptions, build_method
@@ -97,18 +97,22 @@ ProgressMaker = Callable[[str, int], Progress]
 
 
 def run_benchmark(
-    reader: DatasetReader,
-    root: Path,
+    dataset: Dataset,
     options: RunOptions,
+    published: Sequence[PublishedValue] = (),
     progress: ProgressMaker | None = None,
 ) -> RunResult:
     """Run every method that is installed, score it, and gather the report.
 
+    Args:
+        dataset: all pairs, also where ``options`` take a part.
+        options: methods, protocol, cache.
+        published: values of others on this set, for the report.
+        progress: makes what is called after every pair.
+
     Raises:
-        DatasetError: the data set is not at ``root``.
         InputError: an unknown method, or a cache of another configuration.
     """
-    dataset = reader.read(root)
     chosen = subset(dataset, options.subset, options.min_overlap)
     task = task_for(dataset.kind)
     results, skipped, submissions = [], [], []
@@ -138,7 +142,7 @@ def run_benchmark(
         skipped=tuple(skipped),
         notes=(*chosen.notes, *submissions),
         is_synthetic=dataset.is_synthetic,
-        published=() if dataset.is_synthetic else reader.published,
+        published=() if dataset.is_synthetic else tuple(published),
     )
     return RunResult(report, answers, tuple(submissions))
 

@@ -42,7 +42,8 @@ class DatasetReader:
     Attributes:
         name: as on the command line.
         title: as in a report.
-        protocols: by name; the first is the default.
+        protocols: by name; ``ours`` is the default where there is one, otherwise the first.
+        homography_protocols: those of a list of homographies, for the open format of pairs.
         published: values of others, to be printed beside ours.
         module: dotted name of the reader.
     """
@@ -50,6 +51,7 @@ class DatasetReader:
     name: str
     title: str
     protocols: Mapping[str, Protocol]
+    homography_protocols: Mapping[str, Protocol]
     published: tuple[PublishedValue, ...]
     module: str
 
@@ -63,13 +65,23 @@ class DatasetReader:
         assert isinstance(dataset, Dataset)
         return dataset
 
-    def protocol(self, name: str | None) -> Protocol:
-        """A protocol by name, ``ours`` by default where there is one."""
+    def protocols_of(self, dataset: Dataset) -> Mapping[str, Protocol]:
+        """The protocols that fit what was read."""
+        is_other = dataset.kind == "homography" and self.homography_protocols
+        return self.homography_protocols if is_other else self.protocols
+
+    def protocol(self, dataset: Dataset, name: str | None = None) -> Protocol:
+        """A protocol by name; the default without one.
+
+        Raises:
+            InputError: the set has no such protocol.
+        """
+        known = self.protocols_of(dataset)
         if name is None:
-            name = "ours" if "ours" in self.protocols else next(iter(self.protocols))
-        if name not in self.protocols:
-            raise InputError("--protocol", " or ".join(self.protocols), f"{name!r}")
-        return self.protocols[name]
+            name = "ours" if "ours" in known else next(iter(known))
+        if name not in known:
+            raise InputError("--protocol", " or ".join(known), f"{name!r}")
+        return known[name]
 
 
 def dataset_names() -> tuple[str, ...]:
@@ -87,4 +99,11 @@ def find_reader(name: str) -> DatasetReader:
         raise InputError("NAME", f"one of {', '.join(dataset_names())}", f"{name!r}")
     dotted = f"benchmarks.datasets.{_MODULES[name]}"
     module = importlib.import_module(dotted)
-    return DatasetReader(name, module.TITLE, module.PROTOCOLS, module.PUBLISHED_VALUES, dotted)
+    return DatasetReader(
+        name,
+        module.TITLE,
+        module.PROTOCOLS,
+        getattr(module, "HOMOGRAPHY_PROTOCOLS", {}),
+        module.PUBLISHED_VALUES,
+        dotted,
+    )
