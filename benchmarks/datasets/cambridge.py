@@ -46,10 +46,11 @@ PUBLISHED = (
 def _protocols() -> dict[str, Protocol]:
     protocols = localization_protocols(ResizeRule("long", 512, only_shrink=True))
     ours = protocols["ours"]
+    assert isinstance(ours.estimator, LocalizationOptions)
     unknown = dataclasses.replace(
         ours,
         name="ours-unknown-focal",
-        estimator=LocalizationOptions("poselib", (5.0,), estimate_focal=True),
+        estimator=dataclasses.replace(ours.estimator, estimate_focal=True),
         note="as ours, but the query's focal is not told: it is estimated with the pose",
     )
     told = dataclasses.replace(ours, note=f"{ours.note}; the query's ground-truth focal is given")

@@ -206,7 +206,9 @@ def _neighbours(
     centers = -np.einsum("nji,nj->ni", poses[:, :3, :3], poses[:, :3, 3])
     nearest = {}
     for row, number in enumerate(numbers):
-        order = np.argsort(np.linalg.norm(centers - centers[row], axis=1), kind="stable")
+        # Rounded, so that the last digits of a calibration file do not decide between equals.
+        distances = np.round(np.linalg.norm(centers - centers[row], axis=1), 2)
+        order = np.argsort(distances, kind="stable")
         others = [numbers[index] for index in order if index != row]
         nearest[number] = tuple(others[:_NEIGHBOURS])
     return nearest

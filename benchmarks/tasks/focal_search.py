@@ -22,7 +22,8 @@ from matcher.structures import Camera, ImageSize, Pose
 __all__ = ["estimate_pose_and_focal"]
 
 _FIELDS_OF_VIEW_DEG = (100.0, 85.0, 72.0, 62.0, 53.0, 45.0, 38.0, 32.0, 27.0, 22.0)
-_SEARCH_POINTS = 2000
+_SEARCH_POINTS = 1000
+_REFINED_POINTS = 3000
 _SEARCH_ITERATIONS = 1000
 
 
@@ -57,7 +58,9 @@ def estimate_pose_and_focal(
         camera = camera_from_focal(focal_from_field_of_view(size, field_of_view), size)
         found = estimate_absolute_pose(pixels, world, camera, loose)
         if found is not None:
-            refined = _refine(pixels, world, camera, found, options.max_error_px)
+            refined = _refine(
+                pixels, world, camera, found, options.max_error_px, _SEARCH_POINTS // 4
+            )
             tried.append((_cost(pixels, world, *refined, options.max_error_px), refined))
     if not tried:
         return None
@@ -65,7 +68,9 @@ def estimate_pose_and_focal(
     estimate = estimate_absolute_pose(keypoints, points, camera, options)
     if estimate is None:
         return None
-    camera, pose = _refine(keypoints, points, camera, estimate, options.max_error_px)
+    camera, pose = _refine(
+        keypoints, points, camera, estimate, options.max_error_px, _REFINED_POINTS
+    )
     errors = reprojection_errors_px(keypoints, points, camera, pose)
     inliers = errors <= options.max_error_px
     if np.count_nonzero(inliers) < estimate.num_inliers:
@@ -79,9 +84,10 @@ def _refine(
     camera: Camera,
     found: AbsolutePoseEstimate,
     scale_px: float,
+    most: int,
 ) -> tuple[Camera, Pose]:
-    """Pose and focal that fit the inliers best, robustly."""
-    rows = np.flatnonzero(found.inlier_mask)[:_SEARCH_POINTS]
+    """Pose and focal that fit the inliers (``most`` of them) best, robustly."""
+    rows = np.flatnonzero(found.inlier_mask)[:most]
     size = camera.size
     assert size is not None
     start_focal = camera.focals[0]

@@ -58,7 +58,7 @@ def localization_protocols(
         Protocol(
             name="ours",
             resize=ResizeRule("long", 1600, only_shrink=True),
-            estimator=LocalizationOptions("poselib", (5.0,)),
+            estimator=LocalizationOptions("poselib", (5.0,), max_iterations=20_000),
             is_headline=True,
             note="PoseLib LO-RANSAC over P3P at 5 px, the same for every localization set",
         ),
