@@ -33,6 +33,7 @@ from benchmarks.report import (
     write_page,
     write_report,
 )
+from benchmarks.report.numbers import shown_value
 from benchmarks.tasks import task_for
 from matcher.errors import InputError, MissingDependencyError
 from matcher.images import read_image
@@ -218,12 +219,12 @@ def _draw_extras(result: RunResult, folder: Path) -> None:
         by_unit = {
             answered.sample.unit_name: answered for answered in result.answers[ours[0].method.name]
         }
-        pictures = [
+        good, bad = (
             [_picture(score, by_unit[score.unit]) for score in part if score.unit in by_unit]
             for part in (best, worst)
-        ]
+        )
         path = figure_path(folder, report, "pairs")
-        draw_pair_sheet(*pictures, path, title=f"{report.display_title}, {ours[0].method.name}")
+        draw_pair_sheet(good, bad, path, title=f"{report.display_title}, {ours[0].method.name}")
 
 
 def _quality(answers: Sequence[Answered]) -> MatchQuality | None:
@@ -272,13 +273,9 @@ def as_lines(report: BenchmarkReport) -> Iterator[str]:
     """One line a method, for a terminal."""
     for entry in report.results:
         numbers = "  ".join(
-            f"{metric.name} {_shown(metric.value)}" for metric in entry.summary.metrics
+            f"{metric.name} {shown_value(metric)}" for metric in entry.summary.metrics
         )
         failed = f"  failed {entry.summary.num_failures}" if entry.summary.num_failures else ""
         yield f"{entry.method.name:20s} {numbers}{failed}  [{entry.method.licence}]"
     for name, reason in report.skipped:
         yield f"{name:20s} skipped: {reason}"
-
-
-def _shown(value: float) -> str:
-    return f"{100 * value:.1f}%" if 0 <= value <= 1 else f"{value:.3g}"

@@ -19,7 +19,7 @@ from matcher.structures import ImageSize
 
 __all__ = ["SelfTestCase", "SelfTestResult", "run_selftest"]
 
-_PERFECT_AT_LEAST = 0.98
+_PERFECT_SHARE = 0.98
 _SHUFFLED_AT_MOST = 0.05
 
 
@@ -71,11 +71,11 @@ def run_selftest(dataset: Dataset, task: Task, protocol: Protocol) -> SelfTestRe
     perfect = _summary(framed, task, protocol, OracleOptions())
     noisy = _summary(framed, task, protocol, OracleOptions(noise_px=1.0))
     shuffled = _summary(framed, task, protocol, OracleOptions(shuffled=True))
-    best = _headline(perfect)
+    ceiling = task.ceiling + 1e-9
     cases = (
-        SelfTestCase("perfect", best[0], best[1], _PERFECT_AT_LEAST, 1.0),
+        SelfTestCase("perfect", *_headline(perfect), _PERFECT_SHARE * task.ceiling, ceiling),
         # Noise costs something but never more than half: a unit or convention error costs all.
-        SelfTestCase("noise 1 px", *_headline(noisy), 0.5, max(best[1], _PERFECT_AT_LEAST)),
+        SelfTestCase("noise 1 px", *_headline(noisy), 0.5 * task.ceiling, ceiling),
         SelfTestCase("shuffled", *_headline(shuffled), 0.0, _SHUFFLED_AT_MOST),
     )
     return SelfTestResult(cases, perfect.num_units)
@@ -106,9 +106,9 @@ def _summary(
 
 
 def _headline(summary: Summary) -> tuple[str, float]:
-    """The metric that decides: the last of those in [0, 1] with the first metric's family."""
-    first = summary.metrics[0]
-    family = first.name.partition("@")[0]
-    same = [metric for metric in summary.metrics if metric.name.partition("@")[0] == family]
+    """The metric that decides: the first that rises with success, at its widest threshold."""
+    rising = [metric for metric in summary.metrics if metric.higher_is_better]
+    family = rising[0].name.partition("@")[0]
+    same = [metric for metric in rising if metric.name.partition("@")[0] == family]
     chosen = same[-1]
     return chosen.name, chosen.value if not math.isnan(chosen.value) else 0.0

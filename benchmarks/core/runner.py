@@ -6,6 +6,7 @@ failure, said by name and counted as an infinite error; the run goes on.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import math
 import time
@@ -45,6 +46,7 @@ Progress = Callable[[int, int, str], None]
 """Called after every pair: pairs done, pairs in all, the failure (empty: none)."""
 
 _UNKNOWN = ImageSize(1, 1)
+_NO_FRAME = ScoredFrame(_UNKNOWN, _UNKNOWN, _UNKNOWN, _UNKNOWN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +156,7 @@ def _ask(
         image0, stored0 = read(sample.image0, rule)
         image1, stored1 = read(sample.image1, rule)
     except MatcherError as error:
-        unknown = ScoredFrame(_UNKNOWN, _UNKNOWN, _UNKNOWN, _UNKNOWN)
-        return CachedAnswer(MatchPrediction.failed(str(error)), unknown)
+        return CachedAnswer(MatchPrediction.failed(str(error)), _NO_FRAME)
     frame = ScoredFrame.of(rule, stored0, stored1)
     started = time.perf_counter()
     try:
@@ -195,7 +196,8 @@ def resize_photograph(image: RgbArray, size: ImageSize) -> RgbArray:
 def to_stored(keypoints: FloatArray, stored: ImageSize, resized: ImageSize) -> FloatArray:
     """(M, 2) pixels of a resized photograph in pixels of the stored one, centre to centre."""
     ratio = np.array([stored.width / resized.width, stored.height / resized.height])
-    return (np.asarray(keypoints, dtype=np.float64).reshape(-1, 2) + 0.5) * ratio - 0.5
+    moved: FloatArray = (np.reshape(keypoints, (-1, 2)) + 0.5) * ratio - 0.5
+    return moved
 
 
 def evaluate(
@@ -210,36 +212,28 @@ def evaluate(
         InputError: the cache holds none of the pairs.
     """
     answers: dict[str, list[Answered]] = {}
-    missing: dict[str, str] = {}
+    num_found = 0
     for sample in dataset.samples:
         found = cache.load(sample.name)
         if found is None:
-            missing[sample.unit_name] = sample.group
-            continue
+            found = CachedAnswer(MatchPrediction.failed("no prediction in the cache"), _NO_FRAME)
+        else:
+            num_found += 1
         answered = Answered(sample, found.prediction, found.frame)
         answers.setdefault(sample.unit_name, []).append(answered)
-    if dataset.samples and not answers:
+    if dataset.samples and not num_found:
         raise InputError("cache", "predictions of these pairs", f"{cache.path}, which has none")
     scores = [_score(unit, task, protocol) for unit in answers.values()]
-    not_asked = "no prediction in the cache"
-    for unit, group in missing.items():
-        if unit not in answers:
-            scores.append(UnitScore(unit, group, (math.inf,), failure=not_asked))
     for name, reason in dataset.problems:
         scores.append(UnitScore(name, "", (math.inf,), failure=reason))
     return scores, [answered for unit in answers.values() for answered in unit]
 
 
 def _score(answers: Sequence[Answered], task: Task, protocol: Protocol) -> UnitScore:
-    """A unit whose every answer failed has no score; tasks see the answers that are there."""
-    there = [answered for answered in answers if not answered.prediction.failure]
-    first = answers[0]
-    if not there:
-        return UnitScore(
-            first.sample.unit_name,
-            first.sample.group,
-            (math.inf,),
-            seconds=sum(answered.prediction.seconds for answered in answers),
-            failure=first.prediction.failure,
-        )
-    return task.score(there, protocol)
+    """The task's score; where every answer failed, the method's reason goes before the task's."""
+    score = task.score(answers, protocol)
+    if all(answered.prediction.failure for answered in answers):
+        errors = (math.inf,) if score.errors else ()
+        reason = answers[0].prediction.failure
+        return dataclasses.replace(score, errors=errors, failure=reason)
+    return score

@@ -112,9 +112,15 @@ class OracleOptions:
 
 
 class Task(TypingProtocol):
-    """How one kind of truth is scored."""
+    """How one kind of truth is scored.
+
+    Attributes:
+        kind: of the data sets it scores.
+        ceiling: what perfect matches score in the metric that the self-test looks at.
+    """
 
     kind: str
+    ceiling: float
 
     def score(self, answers: Sequence[Answered], protocol: Protocol) -> UnitScore:
         """Score one unit; never raises for what a method answered."""

@@ -44,6 +44,7 @@ class CorrespondencesTask:
     """
 
     kind = "correspondences"
+    ceiling = 10 / 11  # no distance is below the first of its thresholds, 0 px
 
     def score(self, answers: Sequence[Answered], protocol: Protocol) -> UnitScore:
         """Score one pair."""

@@ -52,6 +52,7 @@ class HomographyTask:
     """
 
     kind = "homography"
+    ceiling = 1.0
 
     def score(self, answers: Sequence[Answered], protocol: Protocol) -> UnitScore:
         """Score one pair; a pair without a homography has an infinite error."""

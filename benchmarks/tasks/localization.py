@@ -42,6 +42,7 @@ class LocalizationTask:
     """Scores queries; a unit is a query with all its references."""
 
     kind = "localization"
+    ceiling = 1.0
 
     def score(self, answers: Sequence[Answered], protocol: Protocol) -> UnitScore:
         """Errors of one query; without a known pose, only whether one was found."""

@@ -39,6 +39,7 @@ class MetricPoseTask:
     """
 
     kind: str = "metric_pose"
+    ceiling = 1.0
 
     def score(self, answers: Sequence[Answered], protocol: Protocol) -> UnitScore:
         """Score one pair: its error is the virtual correspondences', in pixels as stored."""

@@ -37,6 +37,7 @@ class MultiViewTask:
     """Scores scans; a unit is a scan with all its pairs."""
 
     kind = "multiview"
+    ceiling = 1.0
 
     def score(self, answers: Sequence[Answered], protocol: Protocol) -> UnitScore:
         """Accuracy, completeness and their mean for one scan, millimetres."""

@@ -59,6 +59,7 @@ class PoseTask:
     """
 
     kind = "pose"
+    ceiling = 1.0
 
     def score(self, answers: Sequence[Answered], protocol: Protocol) -> UnitScore:
         """Score one pair; a pair without a pose has an infinite error."""
