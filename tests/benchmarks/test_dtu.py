@@ -240,7 +240,7 @@ def test_noise_costs_and_shuffling_leaves_nothing(scan):
     shuffled = TASK.score(answer(samples, OracleOptions(count=60, shuffled=True)), PROTOCOL)
     summary = TASK.summarise([exact, shuffled], PROTOCOL)
     precision = {metric.name: metric.value for metric in summary.metrics}
-    assert shuffled.values["num_points"] <= 3
+    assert shuffled.values["num_points"] <= exact.values["num_points"] / 10
     assert precision["precision@1mm"] >= 0.5
     assert TASK.write_submission(dtu.read(scan[0]), [], PROTOCOL, scan[0] / "x") is None
 
