@@ -20,7 +20,7 @@ from torch import Tensor
 from matcher.checkpoints import CheckpointInfo, load_checkpoint
 from matcher.errors import InputError
 from matcher.images import ImageSource, RgbArray, crop_view, prepare_view, read_image
-from matcher.matching import CropBox, CropPair, merge_matches, plan_crops
+from matcher.matching import CropBox, CropPair, add_matches, merge_matches, plan_crops
 from matcher.model.network import EncodedViews, TwoViewNetwork
 from matcher.results import PairResult
 from matcher.structures import ImageSize, Matches, View
@@ -327,8 +327,8 @@ class Matcher:
             fine += self._match_crop_pairs(
                 encoded0, encoded1, plan[start : start + _CROPS_AT_ONCE], options
             )
-        merged = merge_matches(fine, cell_px=2.0)
-        return merged if len(merged) >= len(coarse) // 2 else merge_matches([merged, coarse], 4.0)
+        # Crops are finer but see less around: where they lose the place, coarse matches stay.
+        return add_matches(merge_matches(fine, cell_px=2.0), coarse, cell_px=8.0)
 
     def _match_crop_pairs(
         self,

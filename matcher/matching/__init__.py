@@ -6,6 +6,7 @@ from matcher.matching.cells import CellNearest
 from matcher.matching.coarse_to_fine import (
     CropBox,
     CropPair,
+    add_matches,
     choose_covering,
     merge_matches,
     partner_box,
@@ -36,6 +37,7 @@ __all__ = [
     "SearchFactory",
     "SubpixelMatches",
     "TorchNearest",
+    "add_matches",
     "build_search",
     "choose_covering",
     "merge_matches",

@@ -24,6 +24,7 @@ from matcher.structures import FloatArray, ImageSize, Matches, as_keypoints
 __all__ = [
     "CropBox",
     "CropPair",
+    "add_matches",
     "choose_covering",
     "merge_matches",
     "partner_box",
@@ -262,6 +263,32 @@ def merge_matches(
         _cell_numbers(ordered.keypoints1, sides[1]),
     )
     return ordered.select(_rows_without_common_cell(*cells))
+
+
+def add_matches(fine: Matches, coarse: Matches, cell_px: float) -> Matches:
+    """All of ``fine``, and those of ``coarse`` that have neither end near one of them.
+
+    Args:
+        fine: matches to be kept.
+        coarse: further matches of the same photographs, less exact.
+        cell_px: side of the cells, pixels: nothing is added where ``fine`` has taken a cell.
+
+    Raises:
+        InputError: a cell that is not positive.
+    """
+    if not (math.isfinite(cell_px) and cell_px > 0):
+        raise InputError("cell_px", "a positive number of pixels", f"{cell_px}")
+    count = len(fine)
+    is_free = torch.ones(len(coarse), dtype=torch.bool, device=coarse.confidence.device)
+    for ends in ((fine.keypoints0, coarse.keypoints0), (fine.keypoints1, coarse.keypoints1)):
+        cells = _cell_numbers(torch.cat(ends), cell_px)
+        is_free &= ~torch.isin(cells[count:], cells[:count])
+    added = coarse.select(is_free)
+    return Matches(
+        torch.cat([fine.keypoints0, added.keypoints0]),
+        torch.cat([fine.keypoints1, added.keypoints1]),
+        torch.cat([fine.confidence, added.confidence]),
+    )
 
 
 def _paired_windows(

@@ -5,7 +5,13 @@ import pytest
 import torch
 
 from matcher.errors import InputError
-from matcher.matching import choose_covering, merge_matches, plan_crops, window_grid
+from matcher.matching import (
+    add_matches,
+    choose_covering,
+    merge_matches,
+    plan_crops,
+    window_grid,
+)
 from matcher.structures import ImageSize, Matches
 
 CROP = ImageSize(384, 512)
@@ -95,3 +101,25 @@ def test_bad_arguments_are_named():
         window_grid(size, 8, 0.5)
     with pytest.raises(InputError, match="cell_px"):
         merge_matches([], cell_px=0)
+
+
+def test_coarse_matches_fill_what_fine_ones_left():
+    fine = Matches(
+        torch.tensor([[10.0, 10.0], [50.0, 50.0]]),
+        torch.tensor([[20.0, 10.0], [60.0, 50.0]]),
+        torch.tensor([0.2, 0.3]),
+    )
+    coarse = Matches(
+        # Near a fine one in image 0; near one in image 1; near none.
+        torch.tensor([[12.0, 13.0], [90.0, 90.0], [100.0, 20.0]]),
+        torch.tensor([[150.0, 90.0], [58.0, 53.0], [110.0, 20.0]]),
+        torch.tensor([0.9, 0.9, 0.9]),
+    )
+    both = add_matches(fine, coarse, cell_px=8.0)
+    assert both.keypoints0.tolist() == [[10.0, 10.0], [50.0, 50.0], [100.0, 20.0]]
+    assert both.confidence.tolist() == pytest.approx([0.2, 0.3, 0.9])
+    nothing = Matches.empty()
+    assert len(add_matches(nothing, coarse, 8.0)) == 3
+    assert len(add_matches(fine, nothing, 8.0)) == 2
+    with pytest.raises(InputError, match="cell_px"):
+        add_matches(fine, coarse, 0.0)
