@@ -175,7 +175,8 @@ def _run_method(
                 progress=shown,
                 retry_failures=options.retry_failures,
             )
-        return evaluate(chosen, cache, task_for(dataset.kind), options.protocol)
+        task, threads = task_for(dataset.kind), torch.get_num_threads()
+        return evaluate(chosen, cache, task, options.protocol, threads)
 
 
 def write_report_folder(result: RunResult, folder: Path) -> tuple[Path, ...]:

@@ -11,6 +11,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -201,9 +202,21 @@ def to_stored(keypoints: FloatArray, stored: ImageSize, resized: ImageSize) -> F
 
 
 def evaluate(
-    dataset: Dataset, cache: PredictionCache, task: Task, protocol: Protocol
+    dataset: Dataset,
+    cache: PredictionCache,
+    task: Task,
+    protocol: Protocol,
+    num_threads: int = 1,
 ) -> tuple[list[UnitScore], list[Answered]]:
     """Score what the cache holds; a pair that it lacks or that could not be listed is a failure.
+
+    Args:
+        dataset: the pairs.
+        cache: their predictions.
+        task: how they are scored.
+        protocol: under which rules.
+        num_threads: units scored at a time; the estimators leave Python's lock, and the scores are
+            the same with any number.
 
     Returns:
         The scores of all units in the order of the list, unreadable ones last, and the answers.
@@ -223,7 +236,8 @@ def evaluate(
         answers.setdefault(sample.unit_name, []).append(answered)
     if dataset.samples and not num_found:
         raise InputError("cache", "predictions of these pairs", f"{cache.path}, which has none")
-    scores = [_score(unit, task, protocol) for unit in answers.values()]
+    with ThreadPoolExecutor(num_threads) as pool:
+        scores = list(pool.map(lambda unit: _score(unit, task, protocol), answers.values()))
     for name, reason in dataset.problems:
         scores.append(UnitScore(name, "", (math.inf,), failure=reason))
     return scores, [answered for unit in answers.values() for answered in unit]

@@ -163,7 +163,9 @@ def test_a_second_start_goes_on_where_the_first_stopped(dataset: Dataset, tmp_pa
         summary = export(dataset, second, RULE, cache)
         assert (summary.computed, summary.reused, second.asked) == (1, 2, 1)
         scores, answers = evaluate(dataset, cache, task_for("pose"), POSE_PRESETS["ours"])
+        twice, _ = evaluate(dataset, cache, task_for("pose"), POSE_PRESETS["ours"], 2)
     assert len(answers) == 3
+    assert [score.errors for score in twice] == [score.errors for score in scores]
     assert max(score.error for score in scores) < 0.5
 
 
