@@ -136,6 +136,7 @@ def test_match_prints_its_matches(widebase, photographs, relief):
         "size0",
         "size1",
         "num_matches",
+        "overlap_score",
         "reason",
         "model",
         "licence",
