@@ -48,6 +48,8 @@ def join_reports(
             reports.append(
                 _of_the_page(read_report(folder / "report.json"), folder, figures, kinds)
             )
+    except MatcherError:  # a DatasetError is an OSError too
+        raise
     except OSError as error:
         raise InputError(
             "--figures", "a folder that can be written", f"{figures}: {error}"

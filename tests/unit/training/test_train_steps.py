@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from heads import DenseOutput
+from matcher.checkpoints import CheckpointInfo, save_native
 from matcher.errors import InputError
 from matcher.model.config import ModelConfig
 from matcher.training.config import TrainConfig
@@ -52,6 +53,22 @@ def test_the_learning_rate_warms_up_and_decays() -> None:
         (4, 0.5, 2.525e-4),
     ):
         assert learning_rate_at(config, step, progress) == pytest.approx(expected)
+
+
+def test_a_run_can_start_from_a_checkpoint(toy: Make, tmp_path: Path) -> None:
+    path = tmp_path / "first.safetensors"
+    first = build_state(toy(seed=5))
+    save_native(path, first.network, CheckpointInfo("first"))
+    again = build_state(toy(seed=6, initialise=str(path)))
+    for name, value in first.network.state_dict().items():
+        assert torch.equal(again.network.state_dict()[name], value)
+        assert torch.equal(again.average.state_dict()[name], value)
+    values = ModelConfig.tiny().to_dict()
+    values["rope_base"] = 50.0
+    with pytest.raises(InputError, match="initialise: expected a checkpoint of the network"):
+        build_state(toy(model=ModelConfig.from_dict(values), initialise=str(path)))
+    with pytest.raises(InputError):
+        build_state(toy(initialise="nobody's model"))
 
 
 def test_the_stem_learns_slower_and_later(toy: Make) -> None:
