@@ -24,6 +24,8 @@ from benchmarks.tasks.multiview import MultiViewTask
 from matcher.errors import DatasetError, InputError, MissingDependencyError
 from tests.benchmarks.layouts_localization import DTU_DEPTH_MM, write_dtu
 
+pytestmark = pytest.mark.slow  # together more than a few seconds
+
 TASK = MultiViewTask()
 PROTOCOL = dtu.PROTOCOLS["ours"]
 EVERYWHERE = ObservedVolume(np.ones((9, 9, 9), dtype=bool), np.full(3, -40.0), 10.0)

@@ -23,6 +23,8 @@ from matcher.images import read_image
 from matcher.structures import ImageSize
 from matcher.synthetic import overlap
 
+pytestmark = pytest.mark.slow  # together more than a few seconds
+
 SMALL = ExtremeOptions(scenes=1, seed=3, size=96, textures=12, texture_size=64)
 
 

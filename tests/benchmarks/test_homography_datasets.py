@@ -27,6 +27,8 @@ from matcher.images import read_image
 from matcher.structures import Camera, FloatArray, ImageSize, Pose
 from tests.benchmarks.miniature import relative, render_views
 
+pytestmark = pytest.mark.slow  # together more than a few seconds
+
 SMALL, SIZE = ImageSize(120, 160), ImageSize(240, 320)
 FRAME_AS_STORED = ScoredFrame(SIZE, SIZE, SIZE, SIZE)
 SEQUENCES = ("i_dome", "v_gate", "v_wall")

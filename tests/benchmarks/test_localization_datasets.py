@@ -41,6 +41,8 @@ from tests.benchmarks.layouts_localization import (
     write_sevenscenes,
 )
 
+pytestmark = pytest.mark.slow  # together more than a few seconds
+
 TASK = LocalizationTask()
 SIXTY = OracleOptions(count=60)
 PUBLIC = [

@@ -25,6 +25,8 @@ from matcher.geometry.pose import quaternion_to_rotation, rotation_to_quaternion
 from matcher.structures import Camera, FloatArray, ImageSize, Pose
 from tests.benchmarks.miniature import MiniView, relative, render_views
 
+pytestmark = pytest.mark.slow  # together more than a few seconds
+
 SIZE = ImageSize(720, 540)
 FRAME = ScoredFrame(SIZE, SIZE, SIZE, SIZE)
 # The reference, and the frames 0 to 11 of the other sequence; 0, 5 and 10 are asked.

@@ -31,6 +31,8 @@ from matcher.errors import InputError
 from matcher.structures import ImageSize
 from tests.benchmarks.miniature import relative, render_views
 
+pytestmark = pytest.mark.slow  # together more than a few seconds
+
 SIZE = ImageSize(480, 640)
 NOWHERE = Path("absent.png")
 PERFECT = OracleOptions(count=150)

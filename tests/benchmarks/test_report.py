@@ -44,6 +44,8 @@ from benchmarks.report.style import method_styles
 from benchmarks.tasks.localization_options import LocalizationOptions
 from matcher.errors import DatasetError, InputError, MissingDependencyError
 
+pytestmark = pytest.mark.slow  # together more than a few seconds
+
 NAN, INF = math.nan, math.inf
 OURS = MethodInfo("small", "Apache-2.0", "0.1, sha256 12ab", "512 px", is_ours=True)
 SIFT = MethodInfo("sift", "Apache-2.0 | BSD", "OpenCV 5", "4096 features, ratio 0.8")

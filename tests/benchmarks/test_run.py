@@ -25,6 +25,8 @@ from matcher.structures import ImageSize
 from tests.benchmarks.miniature import relative, render_views
 from tests.benchmarks.test_cache_and_runner import Oracle
 
+pytestmark = pytest.mark.slow  # together more than a few seconds
+
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -27,6 +27,8 @@ from matcher.errors import DatasetError, InputError, MatcherError
 from matcher.images import read_image
 from matcher.structures import ImageSize
 
+pytestmark = pytest.mark.slow  # together more than a few seconds
+
 
 @pytest.fixture(autouse=True)
 def same_threads_afterwards():

@@ -116,6 +116,7 @@ def test_expected_calibration_error_by_hand() -> None:
     assert np.isnan(expected_calibration_error(np.zeros(0), np.zeros(0, bool)))
 
 
+@pytest.mark.slow
 def test_the_command_stores_the_mapping(
     tmp_path: Path, network: TwoViewNetwork, pool: Path, photos: Path
 ) -> None:
