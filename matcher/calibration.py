@@ -24,8 +24,8 @@ __all__ = [
     "PAIR_FEATURES",
     "ConfidenceCalibration",
     "LogisticMapping",
+    "MatchFeatures",
     "match_features",
-    "pair_features",
 ]
 
 MATCH_FEATURES = (
@@ -122,43 +122,52 @@ class ConfidenceCalibration:
             raise InputError("calibration", "a complete mapping", str(error)) from None
 
 
-def match_features(matches: GridMatches, sure0: Tensor, sure1: Tensor, num_seeds: int) -> Tensor:
-    """(M, F) float32, the columns of ``MATCH_FEATURES``.
+@dataclass(frozen=True, slots=True, eq=False)
+class MatchFeatures:
+    """What speaks for the matches of a pair, and for the pair.
+
+    Attributes:
+        match: (M, F) float32, the columns of ``MATCH_FEATURES``.
+        pair: (F,) float32, the columns of ``PAIR_FEATURES``.
+    """
+
+    match: Tensor
+    pair: Tensor
+
+
+def match_features(
+    matches: GridMatches, sure0: Tensor, sure1: Tensor, num_seeds: int
+) -> MatchFeatures:
+    """The features of one pair of views.
 
     Args:
-        matches: M matches of one pair of views.
+        matches: M matches.
         sure0: (H0, W0) descriptor confidence of view 0, > 0.
         sure1: (H1, W1) the same of view 1.
         num_seeds: how many seeds the search started from.
     """
-    count = len(matches)
     x0, y0 = matches.pixels0.unbind(1)
     x1, y1 = matches.pixels1.unbind(1)
     together = sure0[y0, x0].double() * sure1[y1, x1].double()
     log_confidence = 0.5 * together.clamp(1e-12, 1e12).log()
-    similarity = matches.similarity.double()
-    stretch = _stretch(matches)
-    pair = pair_features(matches, num_seeds)[:3].double().expand(count, 3)
-    own = torch.stack([similarity, log_confidence, stretch.double()], dim=1)
-    return torch.cat([own, pair], dim=1).float()
+    similarity, stretch = matches.similarity.double(), _stretch(matches).double()
+    pair = _pair_features(similarity, stretch, num_seeds)
+    own = torch.stack([similarity, log_confidence, stretch], dim=1)
+    shared = pair[:3].double().expand(len(matches), 3)
+    return MatchFeatures(torch.cat([own, shared], dim=1).float(), pair)
 
 
-def pair_features(matches: GridMatches, num_seeds: int) -> Tensor:
-    """(F,) float32, the columns of ``PAIR_FEATURES``.
-
-    Args:
-        matches: M matches of one pair of views.
-        num_seeds: how many seeds the search started from.
-    """
-    similarity = matches.similarity.double()
-    if not len(matches):
+def _pair_features(similarity: Tensor, stretch: Tensor, num_seeds: int) -> Tensor:
+    """(F,) float32 from the (M,) similarities and stretches of the matches."""
+    count = len(similarity)
+    if not count:
         return similarity.new_tensor([0.0, math.log(_SMALLEST), _LARGEST_STRETCH, 0.0]).float()
-    share = min(1.0, len(matches) / max(1, num_seeds))
+    share = min(1.0, count / max(1, num_seeds))
     return torch.stack(
         [
             similarity.median(),
             similarity.new_tensor(math.log(max(share, _SMALLEST))),
-            _stretch(matches).double().median(),
+            stretch.median(),
             similarity.quantile(0.9),
         ]
     ).float()

@@ -16,8 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from heads import DenseOutput
-from matcher.calibration import ConfidenceCalibration, match_features, pair_features
+from matcher.calibration import ConfidenceCalibration, MatchFeatures, match_features
 from matcher.errors import InputError
 from matcher.geometry.pixels import to_original
 from matcher.matching import (
@@ -114,13 +113,11 @@ class MatchEvidence:
 
     Attributes:
         matches: M matches.
-        match: (M, F) the columns of ``calibration.MATCH_FEATURES``.
-        pair: (F,) the columns of ``calibration.PAIR_FEATURES``.
+        features: of each of them, and of the pair.
     """
 
     matches: GridMatches
-    match: Tensor
-    pair: Tensor
+    features: MatchFeatures
 
 
 def match_views(
@@ -164,32 +161,19 @@ def _match_prediction(
     calibration: ConfidenceCalibration | None,
 ) -> ViewMatches:
     """Reciprocal matches of two dense outputs, mapped to original pixels."""
-    output0, output1 = prediction.output0, prediction.output1
-    mask0, mask1 = view0.matchable(), view1.matchable()
-    search = options.matching
-    if output0.descriptors is not None and output1.descriptors is not None:
-        maps = output0.descriptors[0], output1.descriptors[0]
-        found = reciprocal_matches(*maps, options=search, mask0=mask0, mask1=mask1)
-        sure0, sure1 = output0.descriptor_confidence, output1.descriptor_confidence
-        assert sure0 is not None
-        assert sure1 is not None
-    else:
-        # DUSt3R has no descriptors: pixels match where their 3-D points are mutually closest.
-        maps = output0.points[0], output1.points[0]
-        found = reciprocal_points(*maps, options=search, mask0=mask0, mask1=mask1)
-        sure0, sure1 = output0.confidence - 1, output1.confidence - 1
+    found = _search(view0, view1, prediction, options)
     overlap = None
-    if calibration is not None and output0.descriptors is not None:
-        evidence = _evidence(found, output0, output1, _num_seeds(mask0, mask1, search))
-        confidence = calibration.match.probability(evidence.match)
-        overlap = float(calibration.pair.probability(evidence.pair[None])[0])
+    if calibration is not None and found.has_descriptors:
+        features = match_features(found.matches, found.sure0, found.sure1, found.num_seeds)
+        confidence = calibration.match.probability(features.match)
+        overlap = float(calibration.pair.probability(features.pair[None])[0])
     else:
-        confidence = _confidence(found, sure0[0], sure1[0])
-    keypoints1 = found.pixels1.float()
-    if options.subpixel and output0.descriptors is not None and len(found):
-        keypoints1 = refine_subpixel(found, *maps).keypoints1
+        confidence = _confidence(found.matches, found.sure0, found.sure1)
+    keypoints1 = found.matches.pixels1.float()
+    if options.subpixel and found.has_descriptors and len(found.matches):
+        keypoints1 = refine_subpixel(found.matches, *found.maps).keypoints1
     matches = Matches(
-        _original(found.pixels0.float(), view0),
+        _original(found.matches.pixels0.float(), view0),
         _original(keypoints1, view1),
         confidence.float().cpu(),
     )
@@ -204,32 +188,45 @@ def match_evidence(
     Raises:
         InputError: a network without descriptors.
     """
-    output0, output1 = prediction.output0, prediction.output1
-    if output0.descriptors is None or output1.descriptors is None:
+    if prediction.output0.descriptors is None or prediction.output1.descriptors is None:
         raise InputError("prediction", "descriptors", "pointmaps alone")
+    found = _search(view0, view1, prediction, options)
+    features = match_features(found.matches, found.sure0, found.sure1, found.num_seeds)
+    return MatchEvidence(found.matches, features)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Found:
+    """Matches between network pixels and the (H, W, ...) maps they come from."""
+
+    matches: GridMatches
+    maps: tuple[Tensor, Tensor]
+    sure0: Tensor
+    sure1: Tensor
+    num_seeds: int
+    has_descriptors: bool
+
+
+def _search(view0: View, view1: View, prediction: PairPrediction, options: PairOptions) -> _Found:
+    output0, output1 = prediction.output0, prediction.output1
     mask0, mask1 = view0.matchable(), view1.matchable()
-    maps = output0.descriptors[0], output1.descriptors[0]
-    found = reciprocal_matches(*maps, options=options.matching, mask0=mask0, mask1=mask1)
-    return _evidence(found, output0, output1, _num_seeds(mask0, mask1, options.matching))
-
-
-def _evidence(
-    found: GridMatches, output0: DenseOutput, output1: DenseOutput, num_seeds: int
-) -> MatchEvidence:
-    sure0, sure1 = output0.descriptor_confidence, output1.descriptor_confidence
-    assert sure0 is not None
-    assert sure1 is not None
-    return MatchEvidence(
-        found,
-        match_features(found, sure0[0], sure1[0], num_seeds),
-        pair_features(found, num_seeds),
-    )
-
-
-def _num_seeds(mask0: Tensor, mask1: Tensor, search: MatchingOptions) -> int:
-    """About how many seeds the reciprocal search starts from."""
+    search = options.matching
+    has_descriptors = output0.descriptors is not None and output1.descriptors is not None
+    if output0.descriptors is not None and output1.descriptors is not None:
+        maps = output0.descriptors[0], output1.descriptors[0]
+        found = reciprocal_matches(*maps, options=search, mask0=mask0, mask1=mask1)
+        sure0, sure1 = output0.descriptor_confidence, output1.descriptor_confidence
+        assert sure0 is not None
+        assert sure1 is not None
+    else:
+        # DUSt3R has no descriptors: pixels match where their 3-D points are mutually closest.
+        maps = output0.points[0], output1.points[0]
+        found = reciprocal_points(*maps, options=search, mask0=mask0, mask1=mask1)
+        sure0, sure1 = output0.confidence - 1, output1.confidence - 1
+    # About how many seeds the search starts from.
     pixels = int(mask0.sum()) + (int(mask1.sum()) if search.symmetric else 0)
-    return max(1, round(pixels / search.subsample**2))
+    num_seeds = max(1, round(pixels / search.subsample**2))
+    return _Found(found, maps, sure0[0], sure1[0], num_seeds, has_descriptors)
 
 
 def _join_both_ways(found: Matches, other_way: Matches) -> Matches:

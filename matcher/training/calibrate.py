@@ -24,6 +24,7 @@ from matcher.calibration import (
     LogisticMapping,
 )
 from matcher.errors import InputError
+from matcher.geometry.pixels import to_original
 from matcher.images import prepare_view
 from matcher.model.network import TwoViewNetwork
 from matcher.structures import FloatArray
@@ -157,7 +158,7 @@ def _from_scenes(random: np.random.Generator, pool: ScenePool, related: bool) ->
         other.images[0], group.images[0]
     ):
         other = pool.draw_group(random)
-    return _unrelated(random, group.images[first], other.images[second])
+    return _unrelated(group.images[first], other.images[second])
 
 
 def _seen(random: np.random.Generator, group: DepthGroup, first: int, second: int) -> KnownPair:
@@ -182,23 +183,24 @@ def _from_photos(
     random: np.random.Generator, files: Sequence[Path], shape: tuple[int, int], related: bool
 ) -> KnownPair:
     first, second = (int(index) for index in random.choice(len(files), 2, replace=False))
-    views = homography_views(random, read_photo(files[first]), shape)
+    photo = read_photo(files[first])
+    views = homography_views(random, photo, shape)
     if not related:
         other = homography_views(random, read_photo(files[second]), shape)
-        return _unrelated(random, views.image0, other.image1)
+        return _unrelated(views.image0, other.image1)
     rows, columns = np.mgrid[: shape[0], : shape[1]]
     grid = np.stack([columns, rows, np.ones(shape)], axis=-1)
     target, on_photo = (
         mapped[..., :2] / mapped[..., 2:]
         for mapped in (grid @ matrix.T for matrix in (views.view1_from0, views.photo_from0))
     )
-    size = read_photo(files[first]).shape
+    size = photo.shape
     visible = ((target >= 0) & (target <= [shape[1] - 1, shape[0] - 1])).all(axis=-1)
     visible &= ((on_photo >= 0) & (on_photo <= [size[1] - 1, size[0] - 1])).all(axis=-1)
     return KnownPair(views.image0, views.image1, target, np.asarray(visible))
 
 
-def _unrelated(random: np.random.Generator, image0: ByteImage, image1: ByteImage) -> KnownPair:
+def _unrelated(image0: ByteImage, image1: ByteImage) -> KnownPair:
     nowhere = np.zeros(image0.shape[:2], dtype=bool)
     return KnownPair(image0, image1, np.zeros((*nowhere.shape, 2)), nowhere)
 
@@ -224,20 +226,21 @@ def _observe(network: TwoViewNetwork, pair: KnownPair, options: CalibrationOptio
     encoded = network.encode_each([view0.pixels.to(device), view1.pixels.to(device)])
     prediction = network.decode_each([encoded[0]], [encoded[1]])[0]
     evidence = match_evidence(view0, view1, prediction, PairOptions())
-    network0 = evidence.matches.pixels0.cpu().numpy().astype(np.float64)
-    network1 = evidence.matches.pixels1.cpu().numpy().astype(np.float64)
     ends0, ends1 = (
-        points @ view.original_from_network[:2, :2].T + view.original_from_network[:2, 2]
-        for points, view in ((network0, view0), (network1, view1))
+        to_original(pixels.cpu().numpy().astype(np.float64), view.original_from_network)
+        for pixels, view in (
+            (evidence.matches.pixels0, view0),
+            (evidence.matches.pixels1, view1),
+        )
     )
     rows = np.clip(np.rint(ends0[:, 1]), 0, pair.visible.shape[0] - 1).astype(int)
     columns = np.clip(np.rint(ends0[:, 0]), 0, pair.visible.shape[1] - 1).astype(int)
     error = np.linalg.norm(pair.target[rows, columns] - ends1, axis=1)
     radius = options.radius_px * float(view1.original_from_network[0, 0])
     return _Observed(
-        evidence.match.double().cpu().numpy(),
+        evidence.features.match.double().cpu().numpy(),
         pair.visible[rows, columns] & (error <= radius),
-        evidence.pair.double().cpu().numpy(),
+        evidence.features.pair.double().cpu().numpy(),
         pair.overlap,
     )
 

@@ -17,7 +17,6 @@ from matcher.calibration import (
     ConfidenceCalibration,
     LogisticMapping,
     match_features,
-    pair_features,
 )
 from matcher.checkpoints import CheckpointInfo, read_native, save_native
 from matcher.errors import CheckpointError, InputError
@@ -60,8 +59,8 @@ def test_a_match_that_leaves_its_neighbours_stands_out() -> None:
     spoiled = GridMatches(matches.pixels0, moved, matches.similarity)
     sure = torch.full((128, 320), 0.5)
     column = MATCH_FEATURES.index("stretch")
-    straight = match_features(matches, sure, sure, 200)
-    bent = match_features(spoiled, sure, sure, 200)
+    straight = match_features(matches, sure, sure, 200).match
+    bent = match_features(spoiled, sure, sure, 200).match
     assert float(straight[:, column].max()) == pytest.approx(0, abs=1e-6)
     assert float(bent[wrong, column]) > 2
     assert float(bent[:, column].median()) == pytest.approx(0, abs=1e-6)
@@ -75,18 +74,19 @@ def test_a_match_that_leaves_its_neighbours_stands_out() -> None:
 def test_stretch_does_not_mind_scale_and_turn() -> None:
     matches = grid_matches()
     turned = torch.stack([-matches.pixels0[:, 1] * 2 + 400, matches.pixels0[:, 0] * 2], dim=1)
-    features = pair_features(GridMatches(matches.pixels0, turned, matches.similarity), 144)
+    turned_matches = GridMatches(matches.pixels0, turned, matches.similarity)
+    sure = torch.ones(320, 420)
+    features = match_features(turned_matches, sure, sure, 144).pair
     assert float(features[PAIR_FEATURES.index("pair_stretch")]) == pytest.approx(0, abs=1e-6)
 
 
 def test_a_pair_without_matches_has_features() -> None:
     none = torch.zeros(0, 2, dtype=torch.int64)
-    features = pair_features(GridMatches(none, none, torch.zeros(0)), 100)
-    assert features.shape == (len(PAIR_FEATURES),)
-    assert bool(features.isfinite().all())
     sure = torch.ones(8, 8)
-    matches = GridMatches(none, none, torch.zeros(0))
-    assert match_features(matches, sure, sure, 100).shape == (0, len(MATCH_FEATURES))
+    features = match_features(GridMatches(none, none, torch.zeros(0)), sure, sure, 100)
+    assert features.pair.shape == (len(PAIR_FEATURES),)
+    assert bool(features.pair.isfinite().all())
+    assert features.match.shape == (0, len(MATCH_FEATURES))
 
 
 def test_plain_values_and_back() -> None:
