@@ -26,7 +26,7 @@ import numpy as np
 from benchmarks.core.predictions import Method, MethodInfo
 from benchmarks.core.protocols import ResizeRule, ScoredFrame
 from benchmarks.core.provenance import Provenance, collect_provenance
-from benchmarks.core.runner import cache_path, export, open_cache
+from benchmarks.core.runner import cache_path, export, file_stem, open_cache
 from benchmarks.core.samples import Dataset, FloatArray, HomographyTruth, PairSample, PoseTruth
 from benchmarks.core.tasks import Answered
 from benchmarks.datasets.registry import find_reader
@@ -193,13 +193,12 @@ def _write(
 ) -> list[CalibrationResult]:
     folder.mkdir(parents=True, exist_ok=True)
     for result in results:
-        safe = "".join(char if char.isalnum() else "_" for char in result.method.name)
         reliability_diagram(
             result.edges,
             result.accuracy,
             result.counts,
             result.expected_calibration_error,
-            folder / f"{dataset.name}-{safe}-reliability.png",
+            folder / f"{dataset.name}-{file_stem(result.method.name)}-reliability.png",
         )
     ranked = [(one.method, one.ranking) for one in results if one.ranking is not None]
     if ranked:

@@ -15,7 +15,14 @@ from benchmarks.core.predictions import Method
 from benchmarks.core.protocols import Protocol
 from benchmarks.core.provenance import collect_provenance
 from benchmarks.core.published import PublishedValue
-from benchmarks.core.runner import Progress, cache_path, evaluate, export, open_cache
+from benchmarks.core.runner import (
+    Progress,
+    cache_path,
+    evaluate,
+    export,
+    file_stem,
+    open_cache,
+)
 from benchmarks.core.samples import Dataset
 from benchmarks.core.tasks import Answered, UnitScore
 from benchmarks.datasets.selection import subset
@@ -90,7 +97,6 @@ class RunResult:
 
     report: BenchmarkReport
     answers: dict[str, list[Answered]]
-    submissions: tuple[str, ...] = ()
 
 
 ProgressMaker = Callable[[str, int], Progress]
@@ -145,12 +151,11 @@ def run_benchmark(
         is_synthetic=dataset.is_synthetic,
         published=() if dataset.is_synthetic else tuple(published),
     )
-    return RunResult(report, answers, tuple(submissions))
+    return RunResult(report, answers)
 
 
 def _submission_path(path: Path, method: str) -> Path:
-    safe = "".join(char if char.isalnum() or char in "-_." else "_" for char in method)
-    return path.with_name(f"{path.stem}-{safe}{path.suffix}")
+    return path.with_name(f"{path.stem}-{file_stem(method)}{path.suffix}")
 
 
 def _run_method(

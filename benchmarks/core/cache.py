@@ -30,7 +30,7 @@ try:
 except ImportError:  # an extra
     h5py = None
 
-__all__ = ["CachedAnswer", "PredictionCache", "damaged_aside"]
+__all__ = ["CachedAnswer", "PredictionCache"]
 
 _FORMAT = 1
 _ARRAYS = ("keypoints0", "keypoints1", "confidence", "points0")
@@ -86,7 +86,7 @@ class PredictionCache:
             if not self.path.exists() or isinstance(error, PermissionError | BlockingIOError):
                 raise
             # A truncated file cannot be opened at all: it is kept aside, not deleted.
-            damaged_aside(self.path)
+            _put_aside(self.path)
             self.was_damaged = True
             file = h5py.File(self.path, "a")
         stored = file.attrs.get("configuration")
@@ -181,13 +181,13 @@ class PredictionCache:
             ) from None
 
 
-def damaged_aside(path: Path) -> Path:
-    """Rename a file that cannot be read, so that nothing is lost; returns its new name."""
+def _put_aside(path: Path) -> None:
+    """Rename a file that cannot be read, so that nothing is lost."""
     for number in range(1000):
         aside = path.with_suffix(f".damaged{number}")
         if not aside.exists():
             os.replace(path, aside)
-            return aside
+            return
     raise InputError("cache", "fewer than 1000 damaged files beside it", f"{path}")
 
 

@@ -29,6 +29,7 @@ from benchmarks.core.provenance import pair_list_sha256
 from benchmarks.core.samples import Dataset, FloatArray, PairSample
 from benchmarks.core.tasks import Answered, Task, UnitScore
 from matcher.errors import InputError, MatcherError
+from matcher.geometry.pixels import resize_transform, transform_keypoints
 from matcher.images import RgbArray, read_image
 from matcher.structures import ImageSize
 
@@ -38,6 +39,7 @@ __all__ = [
     "cache_path",
     "evaluate",
     "export",
+    "file_stem",
     "open_cache",
     "resize_photograph",
     "to_stored",
@@ -68,8 +70,12 @@ class ExportSummary:
 def cache_path(folder: Path, dataset: Dataset, method: MethodInfo, rule: ResizeRule) -> Path:
     """Where the predictions of a method on a data set are kept."""
     size = rule.kind if rule.kind == "none" else f"{rule.kind}{rule.side}"
-    safe = "".join(char if char.isalnum() or char in "-_." else "_" for char in method.name)
-    return folder / dataset.name / size / f"{safe}.h5"
+    return folder / dataset.name / size / f"{file_stem(method.name)}.h5"
+
+
+def file_stem(name: str) -> str:
+    """A method's name, which may hold a path, as a part of a file's name."""
+    return "".join(char if char.isalnum() or char in "-_." else "_" for char in name)
 
 
 def open_cache(
@@ -196,9 +202,7 @@ def resize_photograph(image: RgbArray, size: ImageSize) -> RgbArray:
 
 def to_stored(keypoints: FloatArray, stored: ImageSize, resized: ImageSize) -> FloatArray:
     """(M, 2) pixels of a resized photograph in pixels of the stored one, centre to centre."""
-    ratio = np.array([stored.width / resized.width, stored.height / resized.height])
-    moved: FloatArray = (np.reshape(keypoints, (-1, 2)) + 0.5) * ratio - 0.5
-    return moved
+    return transform_keypoints(resize_transform(resized, stored), keypoints)
 
 
 def evaluate(

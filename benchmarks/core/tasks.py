@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol as TypingProtocol
@@ -141,6 +141,3 @@ class Task(TypingProtocol):
     ) -> str | None:
         """Write the file an evaluation server takes; what was written, or ``None``: none is due."""
         ...
-
-
-ProgressCallback = Callable[[int, int, str], None]

@@ -248,7 +248,8 @@ class PosedDepth:
     def __init__(self, groups: Sequence[DepthGroup]) -> None:
         self.groups = groups
 
-    def _group(self, random: np.random.Generator) -> DepthGroup:
+    def draw_group(self, random: np.random.Generator) -> DepthGroup:
+        """A place with all its views."""
         return self.groups[int(random.integers(len(self.groups)))]
 
     def draw(
@@ -256,7 +257,7 @@ class PosedDepth:
     ) -> TrainingSample:
         """One pair; overlap is about flat, some pairs are turned by quarter turns."""
         for _ in range(_MAX_ATTEMPTS):
-            group = self._group(random)
+            group = self.draw_group(random)
             pair = _choose_pair(random, group.overlaps)
             if pair is None:
                 continue
@@ -303,10 +304,7 @@ class ScenePool(PosedDepth):
             )
 
     def draw_group(self, random: np.random.Generator) -> DepthGroup:
-        """One scene with all its views."""
-        return self._group(random)
-
-    def _group(self, random: np.random.Generator) -> DepthGroup:
+        """A place with all its views."""
         self._draws += 1
         if self._draws % 500 == 0:
             self._refresh()

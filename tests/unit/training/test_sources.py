@@ -291,7 +291,7 @@ def test_a_pool_may_grow(pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert len(source._files) == 1
     (tmp_path / second.name).write_bytes(second.read_bytes())
     source._draws = 499
-    source._group(np.random.default_rng(0))
+    source.draw_group(np.random.default_rng(0))
     assert len(source._files) == 2
 
 
