@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import bisect
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -22,7 +20,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from matcher.errors import InputError
-from matcher.files import replaced
+from matcher.images.writing import check_picture_path, write_picture
 from matcher.matching.select import top_k_rows
 from matcher.structures import FloatArray, ImageSize, as_keypoints
 
@@ -31,16 +29,6 @@ __all__ = ["check_picture_path", "draw_matches", "write_picture"]
 RgbArray = npt.NDArray[np.uint8]
 RowArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
-
-_SAVE_OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
-    ".png": ("PNG", {}),
-    ".jpg": ("JPEG", {"quality": 92, "subsampling": 0}),
-    ".jpeg": ("JPEG", {"quality": 92, "subsampling": 0}),
-    ".webp": ("WEBP", {"quality": 92}),
-    ".tif": ("TIFF", {}),
-    ".tiff": ("TIFF", {}),
-    ".bmp": ("BMP", {}),
-}
 
 _BACKGROUND = (24, 25, 28)
 _TEXT = (226, 227, 230)
@@ -148,46 +136,6 @@ def draw_matches(
     num_shown = len(inliers) + len(outliers)
     aside = f"{num_shown} shown" if 0 < num_shown < len(starts) else ""
     return _with_caption(canvas, title or _summary(len(starts), is_inlier), aside)
-
-
-def check_picture_path(path: str | os.PathLike[str]) -> Path:
-    """The path of a picture to write, if one can be written there.
-
-    Raises:
-        InputError: a suffix that names no known picture format, or a folder that does not exist.
-    """
-    target = Path(path)
-    if target.suffix.lower() not in _SAVE_OPTIONS:
-        raise InputError(
-            "path", f"a name that ends in {', '.join(_SAVE_OPTIONS)}", repr(target.name)
-        )
-    if not target.parent.is_dir():
-        raise InputError("path", "a file in a folder that exists", f"{target}")
-    if target.is_dir():
-        raise InputError("path", "a file", f"the folder {target}")
-    return target
-
-
-def write_picture(path: str | os.PathLike[str], picture: RgbArray) -> None:
-    """Write a picture in one step: whoever looks finds the old file or the whole new one.
-
-    Args:
-        path: the suffix chooses the format: .png, .jpg, .jpeg, .webp, .tif, .tiff or .bmp.
-        picture: (H, W, 3) uint8 RGB.
-
-    Raises:
-        InputError: an unknown suffix, a folder that does not exist or refuses the file, or an array
-            that is no picture.
-    """
-    target = check_picture_path(path)
-    _image_size("picture", picture)
-    file_format, options = _SAVE_OPTIONS[target.suffix.lower()]
-    try:
-        with replaced(target) as temporary, temporary.open("wb") as stream:
-            Image.fromarray(np.ascontiguousarray(picture)).save(stream, file_format, **options)
-    except OSError as error:
-        reason = " ".join(str(error.strerror or error).split())
-        raise InputError("path", "a file that can be written", f"{target}: {reason}") from error
 
 
 def _image_size(argument: str, image: RgbArray) -> ImageSize:
