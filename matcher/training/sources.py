@@ -42,6 +42,7 @@ _PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 _MIN_MATCHES = 32
 _MAX_ATTEMPTS = 20
 _OVERLAP_RANGE = (0.05, 1.0)
+_CLOSE_UP_SHARE = 0.4
 
 
 class PairSource(Protocol):
@@ -170,6 +171,18 @@ def _turn(view: _CameraView, quarter_turns: int) -> _CameraView:
     )
 
 
+def _smallest_windows(
+    random: np.random.Generator, usual: float, close_up: float
+) -> tuple[float, float]:
+    """The least share of either view that its crop may be: some pairs have a close-up.
+
+    Photographs of one place differ in scale far more often than neighbouring views do.
+    """
+    if random.random() >= _CLOSE_UP_SHARE:
+        return usual, usual
+    return (usual, close_up) if random.random() < 0.5 else (close_up, usual)
+
+
 def _crop(
     random: np.random.Generator, view: _CameraView, shape: tuple[int, int], smallest: float
 ) -> _CameraView:
@@ -263,7 +276,8 @@ class PosedDepth:
                 continue
             common = int(random.integers(4)) if random.random() < 0.1 else 0
             views = []
-            for index in pair:
+            smallest = _smallest_windows(random, usual=0.7, close_up=0.4)
+            for index, least in zip(pair, smallest, strict=True):
                 extra = int(random.integers(4)) if random.random() < 0.05 else 0
                 view = _CameraView(
                     group.images[index],
@@ -271,7 +285,7 @@ class PosedDepth:
                     group.intrinsics[index],
                     group.cam_from_world[index],
                 )
-                views.append(_crop(random, _turn(view, common + extra), shape, smallest=0.7))
+                views.append(_crop(random, _turn(view, common + extra), shape, smallest=least))
             sample = _sample_from_views(
                 random, views[0], views[1], num_matches, group.is_metric, self.source
             )
@@ -526,9 +540,10 @@ class MatchedPhotos:
             order = (0, 1) if random.random() < 0.5 else (1, 0)
             centre = int(random.integers(len(ends[0])))
             crops, keypoints = [], []
-            for side in order:
+            smallest = _smallest_windows(random, usual=0.55, close_up=0.25)
+            for side, least in zip(order, smallest, strict=True):
                 crop, moved = _crop_around(
-                    random, images[side], ends[side], ends[side][centre], shape
+                    random, images[side], ends[side], ends[side][centre], shape, least
                 )
                 crops.append(crop)
                 keypoints.append(moved)
@@ -560,10 +575,11 @@ def _crop_around(
     keypoints: npt.NDArray[np.float64],
     centre: npt.NDArray[np.float64],
     shape: tuple[int, int],
+    smallest: float,
 ) -> tuple[ByteImage, npt.NDArray[np.float64]]:
     """A window that contains ``centre``, resized to ``shape``, and the keypoints in it."""
     height, width = image.shape[:2]
-    scale = min(height / shape[0], width / shape[1]) * random.uniform(0.55, 1.0)
+    scale = min(height / shape[0], width / shape[1]) * random.uniform(smallest, 1.0)
     window = np.array([max(16, round(shape[1] * scale)), max(16, round(shape[0] * scale))])
     window = np.minimum(window, [width, height])
     offset = centre - window * random.uniform(0.25, 0.75, 2)

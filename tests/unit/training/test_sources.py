@@ -356,6 +356,21 @@ def test_matched_photos_show_the_same_at_both_ends(matched: Path) -> None:
     assert np.mean(chances) > 40
 
 
+def test_some_matched_photos_are_close_ups(matched: Path) -> None:
+    source = MatchedPhotos([str(matched)])
+    ratios = []
+    for seed in range(40):
+        matches = source.draw(np.random.default_rng(seed), (64, 80), 128).matches
+        ends = [
+            pixels[matches.valid].astype(np.float64)
+            for pixels in (matches.pixels0, matches.pixels1)
+        ]
+        spreads = [np.linalg.norm(end - end.mean(axis=0), axis=1).mean() for end in ends]
+        ratios.append(abs(np.log2(spreads[0] / spreads[1])))
+    assert np.mean(np.array(ratios) > 0.8) > 0.08  # uniform windows alone reach 0.86 at most
+    assert np.mean(np.array(ratios) < 0.5) > 0.4
+
+
 def test_pairs_with_too_few_matches_are_no_endless_search(matched: Path) -> None:
     write_correspondences(matched.parent / "ab.npz", np.zeros((0, 2)), np.zeros((0, 2)))
     with pytest.raises(DatasetError, match="no crop with enough matches"):
