@@ -11,13 +11,13 @@ import numpy.typing as npt
 
 from benchmarks.core.samples import FloatArray, LocalizationTruth, PairSample
 from benchmarks.core.tasks import Answered
-from benchmarks.tasks.focal_search import estimate_pose_and_focal
 from benchmarks.tasks.localization_options import LocalizationOptions
 from benchmarks.tasks.reference_points import world_points
 from matcher.errors import MatcherError
 from matcher.geometry.camera import resize_camera
 from matcher.geometry.pixels import resize_transform, transform_keypoints
 from matcher.geometry.pnp import estimate_absolute_pose
+from matcher.geometry.pnp_focal import estimate_pose_and_focal
 from matcher.geometry.ransac import RansacOptions
 from matcher.structures import Camera, Pose
 

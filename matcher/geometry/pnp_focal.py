@@ -8,7 +8,6 @@ import cv2
 import numpy as np
 from scipy.optimize import least_squares
 
-from benchmarks.core.samples import FloatArray
 from matcher.geometry.camera import camera_from_focal
 from matcher.geometry.focal import focal_from_field_of_view
 from matcher.geometry.pnp import (
@@ -17,7 +16,7 @@ from matcher.geometry.pnp import (
     reprojection_errors_px,
 )
 from matcher.geometry.ransac import RansacOptions
-from matcher.structures import Camera, ImageSize, Pose
+from matcher.structures import Camera, FloatArray, ImageSize, Pose
 
 __all__ = ["estimate_pose_and_focal"]
 
@@ -28,7 +27,12 @@ _SEARCH_ITERATIONS = 1000
 
 
 def estimate_pose_and_focal(
-    keypoints: FloatArray, points: FloatArray, size: ImageSize, options: RansacOptions
+    keypoints: FloatArray,
+    points: FloatArray,
+    size: ImageSize,
+    options: RansacOptions,
+    *,
+    focal_guess: float | None = None,
 ) -> tuple[AbsolutePoseEstimate, float] | None:
     """Pose and focal of a camera with square pixels, its principal point in the middle, no lens.
 
@@ -41,6 +45,7 @@ def estimate_pose_and_focal(
         points: (M, 3).
         size: of the photograph, pixels.
         options: the threshold is a reprojection error in pixels.
+        focal_guess: pixels; tried beside the others.
 
     Returns:
         The estimate and the focal in pixels, or ``None`` where no focal gives a pose.
@@ -54,8 +59,9 @@ def estimate_pose_and_focal(
     # A wrong focal leaves large errors: inliers are gathered generously before it is refined.
     loose = replace(quick, max_error_px=4 * options.max_error_px)
     tried = []
-    for field_of_view in _FIELDS_OF_VIEW_DEG:
-        camera = camera_from_focal(focal_from_field_of_view(size, field_of_view), size)
+    focals = [focal_from_field_of_view(size, angle) for angle in _FIELDS_OF_VIEW_DEG]
+    for focal in focals if focal_guess is None else [focal_guess, *focals]:
+        camera = camera_from_focal(focal, size)
         found = estimate_absolute_pose(pixels, world, camera, loose)
         if found is not None:
             refined = _refine(
