@@ -191,6 +191,6 @@ def _columns(matrix: FloatArray) -> list[float]:
 
 
 def _linear(colors: npt.NDArray[np.uint8]) -> FloatArray:
-    """sRGB in [0, 255] to linear light in [0, 1] (IEC 61966-2-1)."""
+    """Linear light in [0, 1] of sRGB in [0, 255] (IEC 61966-2-1)."""
     value = colors / 255.0
     return np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)

@@ -6,14 +6,21 @@ and keypoints are in the pixels of the original photographs, integer = pixel cen
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from matcher.errors import InputError
 from matcher.structures import Camera, FloatArray, ImageSize, Pose
+
+if TYPE_CHECKING:
+    from matcher.images import RgbArray
+    from matcher.reconstruction.filtering import CloudOptions
+    from matcher.reconstruction.point_cloud import PointCloud
 
 __all__ = ["DensePoints", "Reconstruction", "RegisteredImage", "SparsePoints"]
 
@@ -100,7 +107,7 @@ class SparsePoints:
             if getattr(self, name).shape != shape:
                 raise InputError(name, f"shape {shape}", f"{getattr(self, name).shape}")
         if observations and not (
-            0 <= self.observation_point.min() and self.observation_point.max() < count
+            self.observation_point.min() >= 0 and self.observation_point.max() < count
         ):
             raise InputError("observation_point", f"indices from 0 to {count - 1}", "others")
 
@@ -153,7 +160,7 @@ class Reconstruction:
         if len(set(names)) < len(names):
             raise InputError("images", "names that appear once", f"{sorted(names)}")
         seen = self.points.observation_image
-        if len(seen) and not (0 <= seen.min() and seen.max() < len(names)):
+        if len(seen) and not (seen.min() >= 0 and seen.max() < len(names)):
             raise InputError("observation_image", f"indices from 0 to {len(names) - 1}", "others")
 
     @property
@@ -176,3 +183,100 @@ class Reconstruction:
     def cam1_from_cam0(self, name0: str, name1: str) -> Pose:
         """Relative pose of two registered photographs."""
         return self.image(name1).cam_from_world @ self.image(name0).cam_from_world.inverse
+
+    # What follows is written elsewhere in this package, in modules that need these types.
+
+    def cloud(self, options: CloudOptions | None = None) -> PointCloud:
+        """The points worth showing: of the pointmaps, or else the triangulated ones."""
+        from matcher.reconstruction.filtering import filtered_cloud
+
+        return filtered_cloud(self, options)
+
+    def write_ply(
+        self, path: str | os.PathLike[str], *, options: CloudOptions | None = None
+    ) -> None:
+        """Write :meth:`cloud` as binary PLY, in this world frame.
+
+        Raises:
+            InputError: a path that cannot be written.
+        """
+        from matcher.reconstruction.ply import write_ply
+
+        write_ply(path, self.cloud(options), comments=self._origin_lines())
+
+    def write_glb(
+        self, path: str | os.PathLike[str], *, options: CloudOptions | None = None
+    ) -> None:
+        """Write :meth:`cloud` and the cameras as glTF 2.0 binary, with y up.
+
+        Raises:
+            InputError: a path that cannot be written.
+        """
+        from matcher.reconstruction.glb import write_glb
+
+        extras = {"model": self.model, "licence": self.licence} if self.model else {}
+        write_glb(path, self.cloud(options), cameras=self.images, extras=extras)
+
+    def write_colmap(self, folder: str | os.PathLike[str], *, binary: bool = True) -> None:
+        """Write cameras, poses and triangulated points as a COLMAP model.
+
+        Raises:
+            InputError: a folder that cannot be written.
+        """
+        from matcher.reconstruction.colmap_model import write_model
+
+        write_model(self, folder, binary=binary)
+
+    def draw(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        size: ImageSize | None = None,
+        options: CloudOptions | None = None,
+    ) -> RgbArray:
+        """Draw the points and the cameras, seen from behind them and above.
+
+        Args:
+            path: where to write the picture (.png, .jpg, ...); ``None`` only returns it.
+            size: of the picture.
+            options: which points are drawn.
+
+        Returns:
+            (H, W, 3) uint8 RGB.
+
+        Raises:
+            InputError: a path that cannot be written.
+        """
+        from matcher.images.writing import check_picture_path, write_picture
+        from matcher.reconstruction.still import draw_cloud
+
+        if path is not None:
+            check_picture_path(path)
+        picture = draw_cloud(self.cloud(options), self.images, size=size)
+        if path is not None:
+            write_picture(path, picture)
+        return picture
+
+    def write_html(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        title: str = "Reconstruction",
+        options: CloudOptions | None = None,
+    ) -> None:
+        """Write one HTML file in which the points and cameras can be turned and walked around.
+
+        Raises:
+            InputError: a path that cannot be written.
+        """
+        from matcher.reconstruction.viewer import write_html
+
+        write_html(path, self, self.cloud(options), title=title)
+
+    def _origin_lines(self) -> list[str]:
+        unit = "metres" if self.is_metric else "an arbitrary unit"
+        lines = [f"world frame of the reconstruction, {unit}"]
+        if self.model:
+            text = f"model {self.model}, licence {self.licence}"
+            lines.append(text.encode("ascii", "replace").decode())
+        return lines

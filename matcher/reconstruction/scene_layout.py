@@ -151,14 +151,14 @@ def three_quarter_view(
     ]
     axes = _axes(forward, up)
     tangents = np.tan(np.radians(field_of_view_deg) / 2) * np.array([aspect, 1.0])
-    eye, depth = _fitted(shown @ axes.T, centers @ axes.T, tangents)
-    return Viewpoint(axes.T @ eye, axes.T @ (eye + [0.0, 0.0, depth]), up, field_of_view_deg)
+    eye, target = _fitted(shown @ axes.T, centers @ axes.T, tangents)
+    return Viewpoint(axes.T @ eye, axes.T @ target, up, field_of_view_deg)
 
 
 def _fitted(
     points: FloatArray, centers: FloatArray, tangents: FloatArray
-) -> tuple[FloatArray, float]:
-    """(3,) eye that looks along z and sees most points and all centers; depth of the middle.
+) -> tuple[FloatArray, FloatArray]:
+    """(3,) eye that looks along z and sees most points and all centers; (3,) what it looks at.
 
     In a picture of half width ``t`` a point is right of the left border if ``x + t z`` is at least
     that of the eye, and left of the right border if ``x - t z`` is at most that of the eye. The
@@ -178,7 +178,7 @@ def _fitted(
     middle = float(np.median(points[:, 2]))
     extent = max(float(np.ptp(points, axis=0).max()), 1e-6)
     eye[2] = min(back, middle - 1e-3 * extent)
-    return eye, middle - float(eye[2])
+    return eye, np.array([eye[0], eye[1], middle])
 
 
 def _mean_ahead(images: Sequence[RegisteredImage]) -> FloatArray:

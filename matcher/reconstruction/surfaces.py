@@ -91,7 +91,7 @@ def surfaces_of(images: Iterable[RegisteredImage], min_confidence: float) -> lis
                 dense.colors,
                 image.camera,
                 image.cam_from_world,
-                np.linalg.inv(dense.original_from_network),
+                np.asarray(np.linalg.inv(dense.original_from_network), dtype=np.float64),
             )
         )
     return surfaces
