@@ -23,6 +23,7 @@ from matcher import Camera, ImageSize, Matcher, PairOptions, Pose
 from matcher.checkpoints import CheckpointInfo
 from matcher.geometry.camera import normalize, project
 from matcher.model import ModelConfig
+from matcher.model.network import EncodedViews
 from matcher.structures import FloatArray, PairPrediction
 
 HALF_EXTENT = 3.0
@@ -114,14 +115,6 @@ def _photograph(
     return image.reshape(height, width, 3)
 
 
-@dataclass(frozen=True, eq=False)
-class ReliefCode:
-    """What the stand-in encoder makes of one view: surface coordinates, and whose camera it is."""
-
-    position: Tensor
-    camera: int
-
-
 class ReliefNetwork(nn.Module):
     """Has what ``Matcher`` needs of ``TwoViewNetwork``; counts its encodings."""
 
@@ -133,34 +126,39 @@ class ReliefNetwork(nn.Module):
         self.has_descriptors = descriptors
         self.num_encoded = 0
 
-    def encode_each(self, images: Sequence[Tensor]) -> list[ReliefCode]:
+    def encode_each(self, images: Sequence[Tensor]) -> list[EncodedViews]:
         self.num_encoded += len(images)
         return [self._encode(image) for image in images]
 
-    def _encode(self, image: Tensor) -> ReliefCode:
+    def _encode(self, image: Tensor) -> EncodedViews:
+        """Surface coordinates (1, 2, H, W) instead of pixels, and whose camera it is as a token."""
         rgb = (image.double() + 1) / 2
         padded = functional.pad(rgb[None, :2], (2, 2, 2, 2), mode="replicate")
         smooth = functional.avg_pool2d(padded, 5, stride=1)[0]
         blue = float(rgb[2].median()) * 255
-        return ReliefCode((smooth * 2 - 1) * HALF_EXTENT, int(blue > 128))
+        position = (smooth * 2 - 1) * HALF_EXTENT
+        camera = torch.full((1, 1, 1), int(blue > 128))
+        return EncodedViews(camera, tuple(image.shape[1:]), (), position[None])
 
-    def decode(self, view0: ReliefCode, view1: ReliefCode) -> PairPrediction:
-        frame = self.poses[view0.camera]
+    def decode(self, view0: EncodedViews, view1: EncodedViews) -> PairPrediction:
+        frame = self.poses[int(view0.tokens)]
         return PairPrediction(self._output(view0, frame), self._output(view1, frame))
 
     def decode_each(
-        self, views0: Sequence[ReliefCode], views1: Sequence[ReliefCode]
+        self, views0: Sequence[EncodedViews], views1: Sequence[EncodedViews]
     ) -> list[PairPrediction]:
         return [self.decode(one, two) for one, two in zip(views0, views1, strict=True)]
 
-    def _output(self, view: ReliefCode, frame: Pose) -> DenseOutput:
-        x, y = view.position.numpy()
+    def _output(self, view: EncodedViews, frame: Pose) -> DenseOutput:
+        assert view.pixels is not None
+        position = view.pixels[0]
+        x, y = position.numpy()
         points = frame.transform(np.stack([x, y, relief_height(x, y)], axis=-1))
         sure = torch.from_numpy(1.5 + 0.2 * np.cos(1.7 * x + 0.9 * y))[None].float()
         return DenseOutput(
             torch.from_numpy(points)[None].float(),
             1 + sure,
-            _embedding(view.position)[None] if self.has_descriptors else None,
+            _embedding(position)[None] if self.has_descriptors else None,
             sure if self.has_descriptors else None,
         )
 

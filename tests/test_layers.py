@@ -34,8 +34,11 @@ ROWS: tuple[frozenset[str], ...] = tuple(
             {"matcher.view_matching"},
             {"matcher.pair_records"},
             {"matcher.encoding_cache"},
+            {"matcher.pair_inference"},
+            {"matcher.many_pairs"},
             {"matcher.pipeline"},
             {"matcher.match_store"},
+            {"matcher.collection_run"},
             {"matcher.module"},  # the drop-in for kornia
             {"matcher.alignment", "matcher.localization", "matcher.training"},
             {"matcher.export"},

@@ -11,6 +11,7 @@ from PIL import Image
 
 from matcher import ImageSize, InputError, Matcher, MatchingOptions, PairOptions
 from matcher.checkpoints import CheckpointInfo
+from matcher.encoding_cache import MemoryLimits
 from matcher.geometry.pose import rotation_error_deg, translation_error_deg
 from matcher.model import ModelConfig, TwoViewNetwork
 from tests.relief import relief_matcher, relief_pair
@@ -187,16 +188,19 @@ def test_match_pairs_encodes_each_path_once(pair, tmp_path):
         np.testing.assert_array_equal(rows(result), rows(matcher.match(image0, image1)))
 
 
-def test_match_pairs_forgets_the_least_recently_used(pair, tmp_path):
+def test_match_pairs_encodes_nothing_twice_even_without_memory_to_keep_it(pair, tmp_path):
     for index in range(3):
         Image.fromarray(pair.image0).save(tmp_path / f"{index}.png")
-    order = [(0, 1), (0, 2), (0, 1)]  # 2 pushes 1 out, not 0, so 1 is encoded again
+    order = [(0, 1), (0, 2), (0, 1)]
     matcher = relief_matcher(pair, SMALL_VIEW)
     pairs = [(tmp_path / f"{one}.png", tmp_path / f"{two}.png") for one, two in order]
-    assert len(list(matcher.match_pairs(pairs, cache_size=2))) == 3
-    assert matcher.network.num_encoded == 4
-    with pytest.raises(InputError, match="cache_size: expected at least 2, got 1"):
-        list(matcher.match_pairs(pairs, cache_size=1))
+    nothing = MemoryLimits(device_bytes=0, host_bytes=0, disk_folder=tmp_path)
+    found = list(matcher.match_pairs(pairs, memory=nothing))
+    assert matcher.network.num_encoded == 3
+    np.testing.assert_array_equal(rows(found[0]), rows(found[2]))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.png", "1.png", "2.png"]
+    with pytest.raises(InputError, match="batch_size: expected at least 1, got 0"):
+        matcher.match_pairs(pairs, batch_size=0)
 
 
 def test_match_pairs_names_the_bad_image_when_its_turn_comes(pair, matcher, tmp_path):

@@ -1,0 +1,258 @@
+"""The steps from photographs to matches that need the network: encode, decode, match, crop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from matcher.checkpoints import CheckpointInfo
+from matcher.encoding_cache import EncodedImage
+from matcher.errors import InputError
+from matcher.images import ImageSource, RgbArray, crop_view, prepare_view, read_image
+from matcher.matching import CropBox, CropPair, add_matches, merge_matches, plan_crops
+from matcher.model.network import EncodedViews, TwoViewNetwork
+from matcher.results import Pointmaps
+from matcher.structures import ImageSize, Matches, View
+from matcher.view_matching import (
+    BothWays,
+    PairOptions,
+    ViewMatches,
+    keep_best,
+    match_views,
+    pointmaps_of,
+)
+
+__all__ = ["CropSource", "PairAnswer", "PairInference", "why_hopeless"]
+
+_BLANK_RANGE = 3
+_LARGER_THAN_VIEW = 1.25
+_CROPS_AT_ONCE = 4
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CropSource:
+    """What crops are cut from.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB, the photograph, upright.
+        mask: (H, W) bool in original pixels, where matches are welcome, or ``None``.
+    """
+
+    image: RgbArray
+    mask: npt.NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PairAnswer:
+    """What was found of one pair.
+
+    Attributes:
+        matches: in original pixels.
+        reason: ``None`` with matches; otherwise one sentence that says why there are none.
+        overlap_score: probability that both photographs show a common place, or ``None``.
+        pointmaps: of both, or ``None`` where the network was not asked or they are not wanted.
+    """
+
+    matches: Matches
+    reason: str | None
+    overlap_score: float | None = None
+    pointmaps: Pointmaps | None = None
+
+    @classmethod
+    def none(cls, reason: str) -> PairAnswer:
+        """No match, because of ``reason``."""
+        return cls(Matches.empty(), reason)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PairInference:
+    """A network and what is known of its weights, applied to photographs and to pairs of them.
+
+    Attributes:
+        network: in evaluation mode.
+        info: where its weights come from.
+    """
+
+    network: TwoViewNetwork
+    info: CheckpointInfo
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.network.parameters()).device
+
+    def encode(
+        self,
+        image: ImageSource,
+        options: PairOptions,
+        *,
+        mask: npt.NDArray[np.bool_] | Tensor | None = None,
+        argument: str = "image",
+    ) -> EncodedImage:
+        """Read and encode one photograph; see ``Matcher.encode``."""
+        pixels = read_image(image, argument)
+        if pixels.shape[:2] == (1, 1):
+            raise InputError(argument, "a photograph", "an image of 1 x 1 pixels")
+        size = ImageSize(*pixels.shape[:2])
+        welcome = _as_mask(mask, size, argument.replace("image", "mask"))
+        view = prepare_view(
+            pixels,
+            max_size=options.max_size,
+            patch_size=self.network.config.patch_size,
+            mask=welcome,
+            name=argument,
+        )
+        return EncodedImage(pixels, view, self._encode_views([view])[0], welcome)
+
+    @torch.inference_mode()
+    def decode(
+        self, pairs: Sequence[tuple[EncodedViews, EncodedViews]], options: PairOptions
+    ) -> list[BothWays]:
+        """The predictions, and for symmetric matching those with the photographs swapped."""
+        firsts, seconds = [one for one, _ in pairs], [two for _, two in pairs]
+        forward = self.network.decode_each(firsts, seconds)
+        if not options.matching.symmetric:
+            return [BothWays(prediction) for prediction in forward]
+        backward = self.network.decode_each(seconds, firsts)
+        return [BothWays(*both) for both in zip(forward, backward, strict=True)]
+
+    def answer(
+        self,
+        view0: View,
+        view1: View,
+        prediction: BothWays,
+        options: PairOptions,
+        photographs: Callable[[], tuple[CropSource, CropSource]],
+        *,
+        keep_pointmaps: bool = True,
+    ) -> PairAnswer:
+        """Match one pair that was decoded.
+
+        Args:
+            view0: what the network saw of photograph 0.
+            view1: the same of photograph 1.
+            prediction: of the network.
+            options: how the pair is matched.
+            photographs: gives both; called only if crops are wanted.
+            keep_pointmaps: whether the answer holds them.
+        """
+        found = self._match_views(view0, view1, prediction, options)
+        matches = found.matches
+        if _wants_crops(view0.original_size, view1.original_size, options):
+            matches = self._match_crops(*photographs(), matches, options)
+        matches = keep_best(matches, view0.original_size, options.matching)
+        return PairAnswer(
+            matches,
+            None if len(matches) else "no two places of the photographs agreed on each other",
+            found.overlap_score,
+            pointmaps_of(view0, view1, prediction) if keep_pointmaps else None,
+        )
+
+    @torch.inference_mode()
+    def _match_views(
+        self, view0: View, view1: View, prediction: BothWays, options: PairOptions
+    ) -> ViewMatches:
+        return match_views(view0, view1, prediction, options, self.info.calibration)
+
+    def _match_crops(
+        self, source0: CropSource, source1: CropSource, coarse: Matches, options: PairOptions
+    ) -> Matches:
+        """Match again where the coarse matches are, at the photographs' own resolution."""
+        sizes = [ImageSize(*source.image.shape[:2]) for source in (source0, source1)]
+        side = options.max_size
+        crop_size = ImageSize(side * 3 // 4, side)
+        plan = plan_crops(
+            *sizes,
+            coarse.keypoints0.numpy(),
+            coarse.keypoints1.numpy(),
+            *(_crop_size(size, crop_size) for size in sizes),
+            max_crops=options.max_crops,
+        )
+        if not plan:
+            return coarse
+        fine = []
+        for start in range(0, len(plan), _CROPS_AT_ONCE):
+            fine += self._match_crop_pairs(
+                source0, source1, plan[start : start + _CROPS_AT_ONCE], options
+            )
+        # Crops are finer but see less around: where they lose the place, coarse matches stay.
+        return add_matches(merge_matches(fine, cell_px=2.0), coarse, cell_px=8.0)
+
+    def _match_crop_pairs(
+        self,
+        source0: CropSource,
+        source1: CropSource,
+        plan: Sequence[CropPair],
+        options: PairOptions,
+    ) -> list[Matches]:
+        views0 = [self._crop(source0, pair.box0, options) for pair in plan]
+        views1 = [self._crop(source1, pair.box1, options) for pair in plan]
+        encoded = self._encode_views(views0 + views1)
+        halves = zip(encoded[: len(plan)], encoded[len(plan) :], strict=True)
+        predictions = self.decode(list(halves), options)
+        return [
+            self._match_views(view0, view1, prediction, options).matches
+            for view0, view1, prediction in zip(views0, views1, predictions, strict=True)
+        ]
+
+    @torch.inference_mode()
+    def _encode_views(self, views: list[View]) -> list[EncodedViews]:
+        return self.network.encode_each([view.pixels.to(self.device) for view in views])
+
+    def _crop(self, source: CropSource, box: CropBox, options: PairOptions) -> View:
+        return crop_view(
+            source.image,
+            (box.left, box.top, box.right, box.bottom),
+            max_size=options.max_size,
+            patch_size=self.network.config.patch_size,
+            mask=source.mask,
+        )
+
+
+def why_hopeless(view: View, value_range: tuple[int, int], argument: str) -> str | None:
+    """Why a photograph holds no answer: it has no contrast, or its mask leaves nothing to match.
+
+    Args:
+        view: what the network saw of it.
+        value_range: the lowest and the highest value of the photograph.
+        argument: what to call it.
+    """
+    low, high = value_range
+    if high - low < _BLANK_RANGE:
+        return f"{argument} is blank: all its values lie between {low} and {high}"
+    if not bool(view.matchable().any()):
+        return f"the mask of {argument} leaves nothing to match"
+    return None
+
+
+def _wants_crops(size0: ImageSize, size1: ImageSize, options: PairOptions) -> bool:
+    if options.crops != "auto":
+        return options.crops == "always"
+    longest = max(max(size.height, size.width) for size in (size0, size1))
+    return longest > _LARGER_THAN_VIEW * options.max_size
+
+
+def _as_mask(
+    mask: npt.NDArray[np.bool_] | Tensor | None, size: ImageSize, argument: str
+) -> npt.NDArray[np.bool_] | None:
+    if mask is None:
+        return None
+    array = mask.detach().cpu().numpy() if isinstance(mask, Tensor) else np.asarray(mask)
+    if array.shape != (size.height, size.width) or array.dtype != np.bool_:
+        raise InputError(
+            argument,
+            f"bool of shape ({size.height}, {size.width}), as the upright image",
+            f"{array.dtype} of shape {array.shape}",
+        )
+    return array
+
+
+def _crop_size(size: ImageSize, landscape: ImageSize) -> ImageSize:
+    if size.width >= size.height:
+        return landscape
+    return ImageSize(landscape.width, landscape.height)
