@@ -21,8 +21,9 @@ from benchmarks.datasets.localization_pairs import (
 )
 from benchmarks.datasets.number_files import parse_numbers, read_lines
 from benchmarks.tasks.localization_options import localization_protocols
-from matcher.errors import DatasetError, MatcherError, MissingDependencyError
-from matcher.geometry.pixels import camera_from_colmap, keypoints_from_colmap
+from matcher.colmap import observations_of, open_model
+from matcher.errors import DatasetError, MatcherError
+from matcher.geometry.pixels import camera_from_colmap
 from matcher.structures import Camera, ImageSize
 
 __all__ = ["NAME", "PROTOCOLS", "PUBLISHED", "PUBLISHED_VALUES", "TITLE", "read"]
@@ -120,15 +121,7 @@ class _Map:
     """A COLMAP model, read once."""
 
     def __init__(self, folder: Path) -> None:
-        try:
-            import pycolmap
-        except ImportError:
-            raise MissingDependencyError("pycolmap", "sfm", "reading Aachen's 3-D model") from None
-        try:
-            self._model: Any = pycolmap.Reconstruction(folder)
-        except Exception as error:  # pycolmap raises whatever its checks and streams throw
-            reason = " ".join(str(error).split())
-            raise DatasetError(f"{folder}: cannot read the COLMAP model ({reason})") from None
+        self._model: Any = open_model(folder, "reading Aachen's 3-D model")
         self._ids = {image.name: number for number, image in self._model.images.items()}
         self.names = tuple(sorted(self._ids))
 
@@ -136,14 +129,8 @@ class _Map:
         """The keypoints of an image that have a 3-D point."""
         if name not in self._ids:
             raise DatasetError(f"the 3-D model lacks {name}")
-        seen = [
-            (point.xy, self._model.points3D[point.point3D_id].xyz)
-            for point in self._model.images[self._ids[name]].points2D
-            if point.has_point3D()
-        ]
-        if not seen:
+        keypoints, identifiers = observations_of(self._model.images[self._ids[name]])
+        if not len(identifiers):
             raise DatasetError(f"the 3-D model has no point in {name}")
-        keypoints, points = (
-            np.array(column, dtype=np.float64) for column in zip(*seen, strict=True)
-        )
-        return PointReference(keypoints_from_colmap(keypoints), points)
+        points = [self._model.points3D[number].xyz for number in identifiers.tolist()]
+        return PointReference(keypoints, np.array(points, dtype=np.float64))

@@ -37,7 +37,7 @@ def check_whole(path: Path) -> None:
     except (struct.error, ValueError, IndexError):
         end = -1
     if end != len(content):
-        raise DatasetError(f"{path}: the file of the COLMAP model is not whole")
+        raise DatasetError(f"{path}: cannot read the COLMAP model (the file is not whole)")
 
 
 def _skip_camera(content: bytes, start: int) -> int:

@@ -356,7 +356,7 @@ def test_missing_data_says_what_was_looked_for(module, tmp_path):
 def test_aachen_without_pycolmap(tmp_path, monkeypatch):
     write_aachen(tmp_path)
     monkeypatch.setitem(sys.modules, "pycolmap", None)
-    with pytest.raises(MissingDependencyError, match="widebase\\[sfm\\]"):
+    with pytest.raises(MissingDependencyError, match="widebase\\[colmap\\]"):
         aachen.read(tmp_path)
 
 

@@ -34,9 +34,9 @@ def test_input_error_names_argument_expected_and_actual() -> None:
 
 
 def test_missing_dependency_says_how_to_install() -> None:
-    error = MissingDependencyError("pycolmap", "sfm", "COLMAP export")
+    error = MissingDependencyError("pycolmap", "colmap", "COLMAP export")
     assert str(error) == (
-        "COLMAP export needs pycolmap; install it with: pip install 'widebase[sfm]'"
+        "COLMAP export needs pycolmap; install it with: pip install 'widebase[colmap]'"
     )
 
 

@@ -201,7 +201,7 @@ def test_a_model_cut_short_is_an_error(tmp_path: Path, stem: str, part: float) -
     path = tmp_path / f"{stem}.bin"
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * part)])
-    with pytest.raises(DatasetError, match=rf"{stem}\.bin: .* is not whole"):
+    with pytest.raises(DatasetError, match=rf"{stem}\.bin: .*is not whole"):
         read_model(tmp_path)
 
 

@@ -12,14 +12,10 @@ import numpy.typing as npt
 import pytest
 
 from matcher.errors import DatasetError, InputError, MissingDependencyError
-from matcher.training.colmap_import import (
-    GuidedOptions,
-    SfmOptions,
-    main,
-    pairs_from_reconstruction,
-    reconstruct_folder,
-    symmetric_epipolar_distance,
-)
+from matcher.training.colmap_import import main
+from matcher.training.colmap_pairs import pairs_from_reconstruction
+from matcher.training.colmap_sfm import SfmOptions, reconstruct_folder
+from matcher.training.guided_matches import GuidedOptions, symmetric_epipolar_distance
 from matcher.training.manifest import (
     CorrespondencePair,
     read_correspondences,
@@ -226,7 +222,7 @@ def test_without_pycolmap_the_extra_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setitem(sys.modules, "pycolmap", None)
-    with pytest.raises(MissingDependencyError, match=r"pip install 'widebase\[sfm\]'"):
+    with pytest.raises(MissingDependencyError, match=r"pip install 'widebase\[colmap\]'"):
         reconstruct_folder(tmp_path, tmp_path / "out")
     with pytest.raises(MissingDependencyError, match="pycolmap"):
         pairs_from_reconstruction(tmp_path, tmp_path, tmp_path / "out")
