@@ -222,6 +222,8 @@ class SceneBuilder:
             attention=attention,
             view_distance=pair * torch.tensor(distance, dtype=torch.float64),
             elevation=pair * torch.tensor(elevation, dtype=torch.float64),
+            azimuth=pair * torch.tensor((-math.pi, math.pi), dtype=torch.float64),
+            eye_height=pair * torch.tensor((-math.inf, math.inf), dtype=torch.float64),
             anchor=anchor,
             anchor_size=random.log_uniform(*anchor_size),
             atlas=atlas,

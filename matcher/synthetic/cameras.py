@@ -72,18 +72,15 @@ def look_at(position: Tensor, target: Tensor, roll: Tensor) -> Tensor:
 def clearance(scene: Scene, points: Tensor) -> Tensor:
     """Distance (S, N), metres, of points (S, N, 3) from the nearest surface; negative inside.
 
-    Exact for boxes and the enclosure, a lower bound for the round kinds.
+    Exact for boxes and the enclosure, a lower bound for the round kinds; panels count as whole.
     """
     offset = points[:, :, None] - scene.center[:, None]
     local = (scene.rotation.mT[:, None] @ offset[..., None])[..., 0]
     half = scene.half_size[:, None]
     counts = scene.counts
-    boxes, balls, tubes, room = torch.split(
-        local, [counts.boxes, counts.ellipsoids, counts.cylinders, 1], 2
-    )
-    box_half, ball_half, tube_half, room_half = torch.split(
-        half, [counts.boxes, counts.ellipsoids, counts.cylinders, 1], 2
-    )
+    kinds = [counts.boxes, counts.ellipsoids, counts.cylinders, counts.panels, 1]
+    boxes, balls, tubes, panels, room = torch.split(local, kinds, 2)
+    box_half, ball_half, tube_half, panel_half, room_half = torch.split(half, kinds, 2)
 
     def outside(gap: Tensor) -> Tensor:
         apart: Tensor = torch.linalg.vector_norm(gap.clamp(min=0), dim=-1)
@@ -93,8 +90,9 @@ def clearance(scene: Scene, points: Tensor) -> Tensor:
     ball = ((balls / ball_half).norm(dim=-1) - 1) * ball_half.amin(-1)
     side = ((tubes / tube_half)[..., :2].norm(dim=-1) - 1) * tube_half[..., :2].amin(-1)
     tube = outside(torch.stack((side, tubes[..., 2].abs() - tube_half[..., 2]), -1))
+    panel = outside(panels.abs() - panel_half)
     enclosure = (room_half - room.abs()).amin(-1)
-    return torch.cat((box, ball, tube, enclosure), -1).amin(-1)
+    return torch.cat((box, ball, tube, panel, enclosure), -1).amin(-1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,14 +120,18 @@ def _orbit_positions(scene: Scene, draw: _Draw) -> tuple[Tensor, Tensor]:
     low, high = scene.view_distance[:, :1].log(), scene.view_distance[:, 1:].log()
     middle = low + (high - low) * (0.15 + 0.7 * draw.uniform(0, 1)[:, :1])
     radius = (middle + draw.uniform(-0.6, 0.6)).clamp(low, high).exp()
-    azimuth = draw.uniform(-math.pi, math.pi)
+    first, last = scene.azimuth[:, :1], scene.azimuth[:, 1:]
+    azimuth = first + (last - first) * draw.uniform(0, 1)
     low_angle, high_angle = scene.elevation[:, :1], scene.elevation[:, 1:]
     elevation = low_angle + (high_angle - low_angle) * draw.uniform(0, 1) ** 1.5
     flat = radius * elevation.cos()
     step = torch.stack((flat * azimuth.cos(), flat * azimuth.sin(), radius * elevation.sin()), -1)
     step = _inside_room(scene, target, step, draw)
     jitter = 0.12 * radius[..., None] * draw.normal(3)
-    return target + step, target + jitter
+    position = target + step
+    eye = scene.eye_height[:, None]
+    position[..., 2] = torch.maximum(torch.minimum(position[..., 2], eye[..., 1]), eye[..., 0])
+    return position, target + jitter
 
 
 def _inside_room(scene: Scene, target: Tensor, step: Tensor, draw: _Draw) -> Tensor:

@@ -294,7 +294,7 @@ def _concatenate(scenes: list[Scene], order: Tensor) -> Scene:
     joined: dict[str, Any] = {
         name: torch.cat([getattr(scene, name) for scene in scenes])[order]
         for name in Scene.__dataclass_fields__
-        if name not in ("counts", "atlas", "mesh")
+        if name not in ("counts", "atlas", "mesh", "finish")
     }
     return Scene(counts=scenes[0].counts, atlas=scenes[0].atlas, **joined)
 

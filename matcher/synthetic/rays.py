@@ -1,7 +1,12 @@
 """Rays against primitives, exactly, in each primitive's own unit frame.
 
 A ray through pixel (u, v) is K^-1 (u, v, 1); it is left at z = 1, so the ray parameter is the
-z-depth. A shape is met in its unit frame, where the ray is ``o + t d``.
+z-depth. Rays from elsewhere (to a light, off a mirror) live in the same space of homogeneous
+pixels, with a start. A shape is met in its unit frame, where the ray is ``o + t d``.
+
+Two ways to the same hits: primitive after primitive, each only where it can be seen (a CPU), and
+all primitives of a kind in one expression (an accelerator, where a compiler makes one kernel of
+the expression and the minimum over it).
 """
 
 from __future__ import annotations
@@ -12,170 +17,176 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from matcher.errors import InputError
 from matcher.structures import ImageSize
-from matcher.synthetic.scene import Cameras, Scene, ShapeCounts
-from matcher.synthetic.triangles import MeshTables, build_mesh_tables
+from matcher.synthetic.holes import solid_fence, solid_leaves
+from matcher.synthetic.scene import ShapeKind
+from matcher.synthetic.tables import NEAREST, RayTables
 
-__all__ = ["RayTables", "build_tables", "gather_rows", "pixel_grid", "trace", "trace_grid"]
+__all__ = ["Rays", "gather_rows", "pixel_grid", "trace", "trace_grid"]
 
-_NEAREST = 1e-3  # metres; closer surfaces are behind the glass of the lens
 _NOT_ZERO = 1e-12  # far below any direction that matters; keeps 1 / direction finite
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class RayTables:
-    """Per view (B) what a ray needs to know of each primitive (P) and face.
+class Rays:
+    """N rays in each of B views, in the space of homogeneous pixels.
 
-    local_from_pixel (B, P, 3, 3): unit-frame direction of the ray of a homogeneous pixel.
-    origin (B, P, 3): camera centre in the unit frame.
-    half_size, light (B, P, 3); faces (B, P * 6, 11): uv 6, tint 3, specular, backdrop.
-    inverse_k (B, 3, 3) and camera_light (B, 3), in the camera's frame, serve the mesh.
+    Attributes:
+        direction: (B or 1, 3, N); a primary ray's is (u, v, 1).
+        start: (B, 3, N), where they begin; None: in the camera.
     """
 
-    counts: ShapeCounts
-    local_from_pixel: Tensor
-    origin: Tensor
-    half_size: Tensor
-    light: Tensor
-    faces: Tensor
-    texture: Tensor
-    ambient: Tensor
-    focal: Tensor
-    inverse_k: Tensor
-    camera_light: Tensor
-    mesh: MeshTables | None
+    direction: Tensor
+    start: Tensor | None = None
 
-    def rows(self, start: int, stop: int) -> RayTables:
-        """Some of the views."""
-        return RayTables(
-            self.counts,
-            self.local_from_pixel[start:stop],
-            self.origin[start:stop],
-            self.half_size[start:stop],
-            self.light[start:stop],
-            self.faces[start:stop],
-            self.texture[start:stop],
-            self.ambient[start:stop],
-            self.focal[start:stop],
-            self.inverse_k[start:stop],
-            self.camera_light[start:stop],
-            None if self.mesh is None else self.mesh.rows(start, stop),
-        )
-
-
-def build_tables(scene: Scene, cameras: Cameras) -> RayTables:
-    """Tables for the rays of cameras (S, V) into S scenes; the views of a scene in a row."""
-    num_scenes, num_views = cameras.k.shape[:2]
-    if num_scenes != len(scene):
-        raise InputError("cameras", f"{len(scene)} scenes", f"{num_scenes}")
-    world_from_cam = torch.linalg.inv(cameras.cam_from_world)
-    world_from_pixel = world_from_cam[..., :3, :3] @ torch.linalg.inv(cameras.k)
-    position = world_from_cam[..., :3, 3]
-    unit_from_world = scene.rotation.transpose(-1, -2) / scene.half_size[..., None]
-    local_from_pixel = unit_from_world[:, None] @ world_from_pixel[:, :, None]
-    offset = position[:, :, None] - scene.center[:, None]
-    origin = (unit_from_world[:, None] @ offset[..., None])[..., 0]
-    light = (scene.rotation.transpose(-1, -2) @ scene.light_direction[:, None, :, None])[..., 0]
-    faces = torch.cat(
-        (
-            scene.uv_from_local.flatten(-2),
-            scene.tint,
-            scene.specular[..., None],
-            scene.is_backdrop[..., None].to(scene.tint.dtype),
-        ),
-        -1,
-    ).flatten(1, 2)
-
-    def per_view(value: Tensor) -> Tensor:
-        return value.repeat_interleave(num_views, 0)
-
-    focal = torch.sqrt(cameras.k[..., 0, 0] * cameras.k[..., 1, 1])
-    rotation = cameras.cam_from_world[..., :3, :3]
-    camera_light = (rotation @ scene.light_direction[:, None, :, None])[..., 0]
-    mesh = None
-    if scene.mesh is not None:
-        mesh = build_mesh_tables(scene.mesh, cameras.k, cameras.cam_from_world)
-    return RayTables(
-        scene.counts,
-        local_from_pixel.flatten(0, 1).float(),
-        origin.flatten(0, 1).float(),
-        per_view(scene.half_size.float()),
-        per_view(light.float()),
-        per_view(faces.float()),
-        per_view(scene.texture.flatten(1, 2)),
-        per_view(scene.ambient.float()),
-        focal.flatten().float(),
-        torch.linalg.inv(cameras.k).flatten(0, 1).float(),
-        camera_light.flatten(0, 1).float(),
-        mesh,
-    )
+    def at(self, travel: Tensor) -> Tensor:
+        """(B, 3, N) points after ``travel`` (B, N)."""
+        point = travel[:, None] * self.direction
+        return point if self.start is None else point + self.start
 
 
 def _meet_cube(origin: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
-    """Where rays enter and leave (B, N) the unit cube; they miss unless enter < leave.
+    """Where rays enter and leave (..., N) the unit cube; they miss unless enter < leave.
 
-    origin (B, 3, 1), direction (B, 3, N).
+    origin (..., 3, 1 or N), direction (..., 3, N).
     """
     inverse = 1.0 / (direction + _NOT_ZERO)
     middle = -origin * inverse
     reach = inverse.abs()
-    return (middle - reach).amax(1), (middle + reach).amin(1)
+    return (middle - reach).amax(-2), (middle + reach).amin(-2)
 
 
 def _meet_ball(origin: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
     """The same for the unit ball, by the closest approach (stable far away)."""
-    inverse_square = 1.0 / direction.square().sum(1)
-    closest = -(origin * direction).sum(1) * inverse_square
-    inside = 1.0 - (origin + closest[:, None] * direction).square().sum(1)
+    inverse_square = 1.0 / direction.square().sum(-2)
+    closest = -(origin * direction).sum(-2) * inverse_square
+    inside = 1.0 - (origin + closest[..., None, :] * direction).square().sum(-2)
     reach = torch.sqrt(inside.clamp(min=0) * inverse_square)
     return closest - reach, closest + reach
 
 
 def _meet_cylinder(origin: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
     """The same for the unit cylinder along z, |z| <= 1."""
-    enter_side, leave_side = _meet_ball(origin[:, :2], direction[:, :2] + _NOT_ZERO)
-    inverse = 1.0 / (direction[:, 2] + _NOT_ZERO)
-    middle, reach = -origin[:, 2] * inverse, inverse.abs()
+    enter_side, leave_side = _meet_ball(origin[..., :2, :], direction[..., :2, :] + _NOT_ZERO)
+    inverse = 1.0 / (direction[..., 2, :] + _NOT_ZERO)
+    middle, reach = -origin[..., 2, :] * inverse, inverse.abs()
     enter = torch.maximum(enter_side, middle - reach)
     return enter, torch.minimum(leave_side, middle + reach)
 
 
-def _meet(tables: RayTables, index: int, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Where the rays of pixels (B or 1, 3, N) enter and leave (B, N) one primitive; z-depths."""
-    origin = tables.origin[:, index, :, None]
-    direction = tables.local_from_pixel[:, index] @ pixels
-    kind = tables.counts.kinds[index]
+def _meet_panel(
+    origin: Tensor, direction: Tensor, pattern: Tensor, kind: ShapeKind
+) -> tuple[Tensor, Tensor]:
+    """The same for the square |x|, |y| <= 1 in z = 0 with holes; pattern (..., 8)."""
+    enter = -origin[..., 2, :] / (direction[..., 2, :] + _NOT_ZERO)
+    x = origin[..., 0, :] + enter * direction[..., 0, :]
+    y = origin[..., 1, :] + enter * direction[..., 1, :]
+    solid = solid_fence if kind == "fence" else solid_leaves
+    flat = (-1, x.shape[-1])
+    filled = solid(pattern.reshape(-1, pattern.shape[-1]), x.reshape(flat), y.reshape(flat))
+    met = (x.abs() <= 1) & (y.abs() <= 1) & filled.view_as(x)
+    return enter, torch.where(met, torch.inf, -torch.inf)
+
+
+def _meet_kind(
+    kind: ShapeKind, origin: Tensor, direction: Tensor, pattern: Tensor | None
+) -> tuple[Tensor, Tensor]:
     if kind == "ellipsoid":
         return _meet_ball(origin, direction)
     if kind == "cylinder":
         return _meet_cylinder(origin, direction)
+    if kind in ("fence", "leaves"):
+        assert pattern is not None, "a scene with panels has their patterns"
+        return _meet_panel(origin, direction, pattern, kind)
     return _meet_cube(origin, direction)
 
 
+def _meet(tables: RayTables, index: int, rays: Rays) -> tuple[Tensor, Tensor]:
+    """Where the rays (B, N) enter and leave one primitive; z-depths for primary rays."""
+    matrix = tables.local_from_pixel[:, index]
+    origin = tables.origin[:, index, :, None]
+    if rays.start is not None:
+        origin = origin + matrix @ rays.start
+    counts = tables.counts
+    panel = index - (counts.total - 1 - counts.panels)
+    pattern = None if tables.pattern is None or panel < 0 else tables.pattern[:, panel]
+    if index == counts.total - 1:
+        pattern = None
+    return _meet_kind(counts.kinds[index], origin, matrix @ rays.direction, pattern)
+
+
 def _closer(
-    tables: RayTables, index: int, pixels: Tensor, nearest: Tensor, owner: Tensor
+    tables: RayTables, index: int, rays: Rays, nearest: Tensor, owner: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Let one primitive take the rays it stops first."""
-    enter, leave = _meet(tables, index, pixels)
-    closer = (enter < torch.minimum(leave, nearest)) & (enter > _NEAREST)
+    enter, leave = _meet(tables, index, rays)
+    closer = (enter < torch.minimum(leave, nearest)) & (enter > NEAREST)
     return torch.where(closer, enter, nearest), torch.where(closer, index, owner)
 
 
-def trace(
-    tables: RayTables, pixels: Tensor, shapes: Sequence[int] | None = None
-) -> tuple[Tensor, Tensor]:
-    """Nearest hit: z-depth (B, N) and primitive (B, N) int64; pixels (B or 1, 3, N).
-
-    ``shapes``: the primitives to try; None: all.
-    """
+def _trace_in_turn(tables: RayTables, rays: Rays, shapes: Sequence[int]) -> tuple[Tensor, Tensor]:
     last = tables.counts.total - 1
-    _, nearest = _meet(tables, last, pixels)
+    _, nearest = _meet(tables, last, rays)
     owner = torch.full_like(nearest, last, dtype=torch.int64)
-    for index in range(last) if shapes is None else shapes:
+    for index in shapes:
         if index != last:
-            nearest, owner = _closer(tables, index, pixels, nearest, owner)
+            nearest, owner = _closer(tables, index, rays, nearest, owner)
     return nearest, owner
+
+
+def _transformed(matrix: Tensor, vector: Tensor) -> Tensor:
+    """Matrix (B, P, 3, 3) times vector (B or 1, 3, N) as (B, P, 3, N), written out: it fuses."""
+    columns = matrix[..., None]
+    rows = vector[:, None, None]
+    return (
+        columns[..., 0, :] * rows[..., 0, :]
+        + columns[..., 1, :] * rows[..., 1, :]
+        + columns[..., 2, :] * rows[..., 2, :]
+    )
+
+
+def _trace_together(tables: RayTables, rays: Rays) -> tuple[Tensor, Tensor]:
+    """All primitives of a kind in one expression, reduced at once."""
+    counts = tables.counts
+    last = counts.total - 1
+    _, nearest = _meet(tables, last, rays)
+    owner = torch.full_like(nearest, last, dtype=torch.int64)
+    first = first_panel = 0
+    for kind, number in zip(
+        ("box", "ellipsoid", "cylinder", "fence", "leaves"), counts.of_each, strict=True
+    ):
+        if not number:
+            continue
+        of_kind = slice(first, first + number)
+        matrix = tables.local_from_pixel[:, of_kind]
+        origin = tables.origin[:, of_kind, :, None]
+        if rays.start is not None:
+            origin = origin + _transformed(matrix, rays.start)
+        pattern = None
+        if kind in ("fence", "leaves") and tables.pattern is not None:
+            pattern = tables.pattern[:, first_panel : first_panel + number]
+            first_panel += number
+        direction = _transformed(matrix, rays.direction)
+        enter, leave = _meet_kind(kind, origin, direction, pattern)  # type: ignore[arg-type]
+        stops = (enter < leave) & (enter > NEAREST)
+        best, which = torch.where(stops, enter, torch.inf).min(1)
+        owner = torch.where(best < nearest, which + first, owner)
+        nearest = torch.minimum(best, nearest)
+        first += number
+    return nearest, owner
+
+
+def trace(
+    tables: RayTables, rays: Rays, shapes: Sequence[int] | None = None, *, together: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Nearest hit: travel (B, N), the z-depth of primary rays, and primitive (B, N) int64.
+
+    ``shapes``: the primitives to try; None: all. ``together``: all of a kind in one expression.
+    """
+    if together and shapes is None:
+        return _trace_together(tables, rays)
+    everything = range(tables.counts.total - 1)
+    return _trace_in_turn(tables, rays, everything if shapes is None else shapes)
 
 
 def _bounding_boxes(tables: RayTables, size: ImageSize) -> list[list[int]]:
@@ -186,8 +197,8 @@ def _bounding_boxes(tables: RayTables, size: ImageSize) -> list[list[int]]:
     seen = rays.double() @ torch.linalg.inv(tables.local_from_pixel.double()).mT
     z = seen[..., 2]
     # A shape behind the camera covers nothing, one that reaches through it may cover everything.
-    behind, crossing = (z < _NEAREST).all(-1), (z < _NEAREST).any(-1)
-    place = seen[..., :2] / z.clamp(min=_NEAREST)[..., None]
+    behind, crossing = (z < NEAREST).all(-1), (z < NEAREST).any(-1)
+    place = seen[..., :2] / z.clamp(min=NEAREST)[..., None]
     low, high = place.amin(-2).floor() - 1, place.amax(-2).ceil() + 2
     limit = torch.tensor([size.width, size.height], dtype=low.dtype, device=low.device)
     low = torch.where(crossing[..., None], 0.0, low).clamp(min=0)
@@ -201,7 +212,7 @@ def _bounding_boxes(tables: RayTables, size: ImageSize) -> list[list[int]]:
 def trace_grid(tables: RayTables, size: ImageSize) -> tuple[Tensor, Tensor]:
     """``trace`` for all pixels of the image, trying each primitive only where it may be."""
     grid = pixel_grid(size, tables.origin)
-    nearest, owner = trace(tables, grid, ())
+    nearest, owner = trace(tables, Rays(grid), ())
     view = (-1, size.height, size.width)
     grid, nearest, owner = grid.view(1, 3, *view[1:]), nearest.view(view), owner.view(view)
     for index, (top, bottom, left, right) in enumerate(_bounding_boxes(tables, size)[:-1]):
@@ -209,7 +220,8 @@ def trace_grid(tables: RayTables, size: ImageSize) -> tuple[Tensor, Tensor]:
             continue
         window = (..., slice(top, bottom), slice(left, right))
         depth, shape = nearest[window], owner[window]
-        found = _closer(tables, index, grid[window].flatten(2), depth.flatten(1), shape.flatten(1))
+        rays = Rays(grid[window].flatten(2))
+        found = _closer(tables, index, rays, depth.flatten(1), shape.flatten(1))
         nearest[window] = found[0].view_as(depth)
         owner[window] = found[1].view_as(shape)
     return nearest.flatten(1), owner.flatten(1)

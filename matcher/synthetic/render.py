@@ -1,4 +1,4 @@
-"""The batched renderer: exact depth, mip-mapped textures, diffuse and specular light."""
+"""The batched renderer: exact depth, mip-mapped textures, light, shadows and reflections."""
 
 from __future__ import annotations
 
@@ -9,23 +9,20 @@ from torch import Tensor
 
 from matcher.errors import InputError
 from matcher.structures import ImageSize
-from matcher.synthetic.rays import (
-    RayTables,
-    build_tables,
-    gather_rows,
-    pixel_grid,
-    trace,
-    trace_grid,
-)
+from matcher.synthetic.rays import Rays, pixel_grid, trace, trace_grid
 from matcher.synthetic.scene import FACES, Cameras, Scene
-from matcher.synthetic.textures import sample_atlas
-from matcher.synthetic.triangles import meet_mesh
+from matcher.synthetic.shading import develop, shade, to_the_light
+from matcher.synthetic.surfaces import PARTS, Surface, add_mesh, land
+from matcher.synthetic.tables import RayTables, build_tables
+from matcher.synthetic.weather import Weather
 
 __all__ = ["RenderOptions", "RenderedViews", "cast_depth", "cast_pixels", "render"]
 
-_SHININESS = 24.0
 # Rotated-grid positions of the four extra rays of an edge pixel.
 _SUBPIXELS = ((-0.125, -0.375), (0.375, -0.125), (0.125, 0.375), (-0.375, 0.125))
+_CLEAR = 2e-3  # share of its depth by which a ray off a surface starts above it
+_FAINT = 0.02  # reflections below are left out
+_SHADOW_STEP = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +34,8 @@ class RenderOptions:
             0 turns it off. Depth is always that of the pixel centre.
         anisotropy: 0 chooses mip levels for the small side of a footprint (aliases on slanted
             surfaces), 1 for its long side (blurs them).
+        shadows: whether the main light of a weather casts them.
+        mirror_share: share of the pixels, the most reflecting, that show what they reflect.
         views_at_once: how many views are traced together; None: one on a CPU, where small
             tensors stay in its cache, all elsewhere.
         cull: skip primitives where they cannot be seen; this reads positions back from the
@@ -45,11 +44,14 @@ class RenderOptions:
 
     edge_share: float = 0.12
     anisotropy: float = 0.8
+    shadows: bool = True
+    mirror_share: float = 0.08
     views_at_once: int | None = None
     cull: bool | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.edge_share <= 1 or not 0 <= self.anisotropy <= 1:
+        shares = (self.edge_share, self.anisotropy, self.mirror_share)
+        if min(shares) < 0 or max(shares) > 1:
             raise InputError("render options", "shares in [0, 1]", f"{self}")
         if self.views_at_once is not None and self.views_at_once < 1:
             raise InputError("views_at_once", "at least 1", f"{self.views_at_once}")
@@ -70,147 +72,134 @@ class RenderedViews:
 
     Attributes:
         image: (S, V, 3, H, W) float32 RGB in [0, 1].
-        depth: (S, V, H, W) float32 z-depth, metres, at pixel centres; 0: nothing there.
+        depth: (S, V, H, W) float32 z-depth, metres, at pixel centres; 0: nothing that stays there
+            (sky, passers-by).
+        passing: (S, V, H, W) bool, what is in this view and may be gone in another.
         cameras: the cameras.
     """
 
     image: Tensor
     depth: Tensor
+    passing: Tensor
     cameras: Cameras
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Surface:
-    """Where rays landed: face row (B, N), face metres (B, N, 2), unit normal and direction."""
-
-    face: Tensor
-    metres: Tensor
-    normal: Tensor
-    direction: Tensor
-    light: Tensor
-
-
-def _land(tables: RayTables, pixels: Tensor, depth: Tensor, owner: Tensor) -> _Surface:
-    """Local geometry of the hits."""
-    shapes = torch.cat(
-        (tables.local_from_pixel.flatten(2), tables.origin, tables.half_size, tables.light), -1
-    )
-    rows = gather_rows(shapes, owner)
-    matrix, origin, half, light = torch.split(rows, [9, 3, 3, 3], -1)
-    homogeneous = pixels.transpose(1, 2)
-    direction = (matrix.reshape(*owner.shape, 3, 3) * homogeneous[:, :, None]).sum(-1)
-    point = origin + depth[..., None] * direction
-
-    counts = tables.counts
-    is_ball = (owner >= counts.boxes) & (owner < counts.boxes + counts.ellipsoids)
-    is_tube = (owner >= counts.boxes + counts.ellipsoids) & (owner < counts.total - 1)
-    radial = point[..., :2].square().sum(-1).sqrt()
-    on_side = is_tube & (radial > point[..., 2].abs())
-    zero = torch.zeros_like(radial)
-    cap_probe = torch.stack((zero, zero, point[..., 2]), -1)
-    probe = torch.where((is_tube & ~on_side)[..., None], cap_probe, point)
-    size, axis = probe.abs().max(-1)
-    sign = probe.gather(-1, axis[..., None])[..., 0]
-    face = torch.where(on_side, 0, 2 * axis + (sign > 0).long())
-
-    spread = torch.where(is_ball, size, 1.0)[..., None]  # cube-map: project on the cube around
-    metric = point / spread * half
-    first = torch.where(axis == 0, 1, 0)[..., None]
-    second = torch.where(axis == 2, 1, 2)[..., None]
-    metres = torch.cat((metric.gather(-1, first), metric.gather(-1, second)), -1)
-    around = torch.atan2(point[..., 1], point[..., 0]) * 0.5 * (half[..., 0] + half[..., 1])
-    metres = torch.where(on_side[..., None], torch.stack((around, metric[..., 2]), -1), metres)
-
-    flat = torch.nn.functional.one_hot(axis, 3).to(point.dtype) * sign.sign()[..., None]
-    flat = torch.where((owner == counts.total - 1)[..., None], -flat, flat)
-    flatten_z = point.new_tensor([1.0, 1.0, 0.0])
-    curved = torch.where(is_ball[..., None], point, point * flatten_z) / half
-    normal = torch.where((is_ball | on_side)[..., None], curved, flat)
-    normal = torch.nn.functional.normalize(normal, dim=-1)
-    metric_direction = torch.nn.functional.normalize(direction * half, dim=-1)
-    return _Surface(owner * FACES + face, metres, normal, metric_direction, light)
-
-
-def _shade(
-    scene: Scene, tables: RayTables, surface: _Surface, depth: Tensor, options: RenderOptions
-) -> tuple[Tensor, Tensor]:
-    """Colour (B, N, 3) and whether the hit is a backdrop (B, N)."""
-    face = gather_rows(tables.faces, surface.face)
-    affine, tint, specular, backdrop = torch.split(face, [6, 3, 1, 1], -1)
-    texture = gather_rows(tables.texture[..., None], surface.face)[..., 0]
-    u = (affine[..., 0:2] * surface.metres).sum(-1) + affine[..., 2]
-    v = (affine[..., 3:5] * surface.metres).sum(-1) + affine[..., 5]
-    per_metre = torch.sqrt(
-        (affine[..., 0] * affine[..., 4] - affine[..., 1] * affine[..., 3]).abs()
-    )
-    cosine = -(surface.normal * surface.direction).sum(-1)
-    slant = cosine.abs().clamp(min=0.02)
-    footprint = depth / tables.focal[:, None] * per_metre * scene.atlas.size
-    lod = torch.log2(footprint.clamp(min=1e-6)) - options.anisotropy * torch.log2(slant)
-    colour = sample_atlas(scene.atlas, texture, torch.stack((u, v), -1), lod) * tint
-
-    wrapped = 0.5 + 0.5 * (surface.normal * surface.light).sum(-1)
-    ambient = tables.ambient[:, None]
-    light = ambient + (1 - ambient) * wrapped
-    half_way = torch.nn.functional.normalize(surface.light - surface.direction, dim=-1)
-    highlight = (surface.normal * half_way).sum(-1).clamp(min=0) ** _SHININESS
-    is_backdrop = backdrop[..., 0] > 0.5
-    lit = colour * light[..., None] + specular * highlight[..., None]
-    return torch.where(is_backdrop[..., None], colour, lit).clamp(0, 1), is_backdrop
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Seen:
-    """What rays (B, N) see: colour (B, N, 3), z-depth (0: backdrop), and a number per surface."""
-
-    colour: Tensor
-    depth: Tensor
-    label: Tensor
-
-
-def _add_mesh(
+def _see(
     scene: Scene,
     tables: RayTables,
-    pixels: Tensor,
-    depth: Tensor,
-    seen: _Seen,
-    options: RenderOptions,
-) -> _Seen:
-    """Draw the mesh over what it hides; ``depth`` counts backdrops."""
-    if tables.mesh is None:
-        return seen
-    hits = meet_mesh(tables.mesh, pixels, depth, options.culls(depth))
-    ray = pixels.expand(len(depth), -1, -1)[hits.view, :, hits.ray]
-    direction = (tables.inverse_k[hits.view] @ ray[..., None])[..., 0]
-    direction = torch.nn.functional.normalize(direction, dim=-1)
-    slant = -(hits.normal * direction).sum(-1).clamp(max=-0.02)
-    footprint = hits.depth / tables.focal[hits.view] * hits.per_metre * scene.atlas.size
-    lod = torch.log2(footprint.clamp(min=1e-6)) - options.anisotropy * torch.log2(slant)
-    colour = sample_atlas(scene.atlas, hits.texture, hits.uv, lod)
-    wrapped = 0.5 + 0.5 * (hits.normal * tables.camera_light[hits.view]).sum(-1)
-    ambient = tables.ambient[hits.view]
-    lit = (colour * (ambient + (1 - ambient) * wrapped)[:, None]).clamp(0, 1)
-    where = (hits.view, hits.ray)
-    return _Seen(
-        seen.colour.index_put(where, lit),
-        seen.depth.index_put(where, hits.depth),
-        seen.label.index_put(where, seen.label.new_tensor(tables.counts.total * FACES)),
-    )
-
-
-def _look(
-    scene: Scene,
-    tables: RayTables,
-    pixels: Tensor,
+    rays: Rays,
     nearest: tuple[Tensor, Tensor],
     options: RenderOptions,
-) -> _Seen:
-    """Colour and depth of rays whose nearest primitives are known."""
-    depth, owner = nearest
-    surface = _land(tables, pixels, depth, owner)
-    colour, is_backdrop = _shade(scene, tables, surface, depth, options)
-    seen = _Seen(colour, torch.where(is_backdrop, 0.0, depth), surface.face)
-    return _add_mesh(scene, tables, pixels, depth, seen, options)
+) -> Surface:
+    """What primary rays see, the mesh included."""
+    surface = land(scene, tables, rays, *nearest, anisotropy=options.anisotropy)
+    tiles = options.culls(surface.travel)
+    return add_mesh(scene, tables, rays, surface, anisotropy=options.anisotropy, tiles=tiles)
+
+
+def _taken(surface: Surface, chosen: Tensor) -> Surface:
+    """The surface of some rays (B, M) only."""
+    parts: dict[str, Tensor] = {}
+    for name in Surface.__dataclass_fields__:
+        value = getattr(surface, name)
+        index = chosen if value.ndim == 2 else chosen[..., None].expand(-1, -1, value.shape[-1])
+        parts[name] = value.gather(1, index)
+    return Surface(**parts)
+
+
+def _rays_from(tables: RayTables, surface: Surface, direction: Tensor) -> Rays:
+    """Rays from just above surfaces along directions (B, N, 3) of the camera's frame."""
+    lift = _CLEAR * surface.travel
+    start = surface.point + lift[..., None] * surface.normal
+    return Rays(tables.k @ direction.mT, tables.k @ start.mT)
+
+
+def _shadow(tables: RayTables, surface: Surface, size: ImageSize, options: RenderOptions) -> Tensor:
+    """(B, N) share of the main light that arrives, from a ray for every 2 x 2 pixels."""
+    light = tables.light
+    assert light is not None, "only a weather's light casts shadows"
+    device = surface.travel.device
+    rows = torch.arange(0, size.height, _SHADOW_STEP, device=device)
+    columns = torch.arange(0, size.width, _SHADOW_STEP, device=device)
+    chosen = (rows[:, None] * size.width + columns).flatten().expand(len(surface.travel), -1)
+    coarse = _taken(surface, chosen)
+    toward, distance = to_the_light(light, coarse)
+    rays = _rays_from(tables, coarse, toward)
+    shapes = None
+    if options.culls(coarse.travel):
+        facing = (coarse.normal * toward).sum(-1) > 0
+        if not bool((facing & ~coarse.backdrop).any()):
+            return torch.ones_like(surface.travel)
+        shapes = _may_block(tables)
+    travel, owner = trace(tables, rays, shapes, together=shapes is None)
+    room = tables.counts.total - 1
+    arrives = ((owner == room) | (travel > distance)).to(travel.dtype)
+    grid = (len(travel), len(rows), len(columns))
+    return _spread(arrives.view(grid), coarse.label.view(grid), surface, size)
+
+
+def _may_block(tables: RayTables) -> list[int]:
+    """Primitives that are there in any of the views."""
+    there = (tables.origin.abs().amax(-1) < 1e5).any(0) & (tables.half_size[..., 0] > 0.011).any(0)
+    return [index for index in there.nonzero()[:, 0].tolist() if index < tables.counts.total - 1]
+
+
+def _spread(arrives: Tensor, label: Tensor, surface: Surface, size: ImageSize) -> Tensor:
+    """Values of a coarse grid (B, h, w) for all pixels, from neighbours on the same face."""
+    y, x = torch.meshgrid(
+        torch.arange(size.height, device=label.device),
+        torch.arange(size.width, device=label.device),
+        indexing="ij",
+    )
+    total = torch.zeros_like(surface.travel)
+    weights = torch.full_like(surface.travel, 1e-6)
+    height, width = label.shape[1:]
+    for down in (0, 1):
+        for right in (0, 1):
+            row = (y // _SHADOW_STEP + down).clamp(max=height - 1)
+            column = (x // _SHADOW_STEP + right).clamp(max=width - 1)
+            index = (row * width + column).flatten()
+            gap = (y % _SHADOW_STEP - down * _SHADOW_STEP).abs().flatten() / _SHADOW_STEP
+            side = (x % _SHADOW_STEP - right * _SHADOW_STEP).abs().flatten() / _SHADOW_STEP
+            weight = ((1 - gap) * (1 - side) + 1e-3) * (label.flatten(1)[:, index] == surface.label)
+            total = total + weight * arrives.flatten(1)[:, index]
+            weights = weights + weight
+    alone = weights < 1e-4  # nobody on the same face: in the light as half of them are
+    return torch.where(alone, 0.7, total / weights)
+
+
+def _reflect(
+    scene: Scene, tables: RayTables, surface: Surface, colour: Tensor, options: RenderOptions
+) -> Tensor:
+    """Mix what the most reflecting pixels reflect into their colour (B, N, 3)."""
+    cosine = -(surface.normal * surface.direction).sum(-1)
+    gloss = surface.mirror
+    fresnel = gloss + (1 - gloss) * (1 - cosine.clamp(0, 1)) ** 5
+    strength = torch.where(gloss > 0, fresnel, 0.0)
+    culls = options.culls(colour)
+    count = int(options.mirror_share * strength.shape[1])
+    if culls:
+        count = min(count, int((strength > _FAINT).sum(1).max()))
+    if count < 1:
+        return colour
+    best = strength.topk(count, dim=1, sorted=False)
+    chosen = _taken(surface, best.indices)
+    along = (chosen.normal * chosen.direction).sum(-1, keepdim=True)
+    rays = _rays_from(tables, chosen, chosen.direction - 2 * along * chosen.normal)
+    travel, owner = trace(tables, rays, together=not culls)
+    other = land(
+        scene,
+        tables,
+        rays,
+        travel,
+        owner,
+        anisotropy=options.anisotropy,
+        come_from=chosen.travel,
+    )
+    seen = shade(scene, tables, other)
+    where = best.indices[..., None].expand(-1, -1, 3)
+    share = torch.where(best.values > _FAINT, best.values, 0.0)[..., None]
+    return colour.scatter(1, where, (1 - share) * colour.gather(1, where) + share * seen)
 
 
 def _edge_pixels(label: Tensor, size: ImageSize, share: float) -> tuple[Tensor, Tensor]:
@@ -229,40 +218,63 @@ def _edge_pixels(label: Tensor, size: ImageSize, share: float) -> tuple[Tensor, 
 
 
 def _smooth_edges(
-    scene: Scene, tables: RayTables, seen: _Seen, size: ImageSize, options: RenderOptions
+    scene: Scene,
+    tables: RayTables,
+    surface: Surface,
+    colour: Tensor,
+    shadow: Tensor | None,
+    size: ImageSize,
+    options: RenderOptions,
 ) -> Tensor:
     """Colours (B, N, 3) where those of pixels on outlines are the mean of four rays."""
-    chosen, on_outline = _edge_pixels(seen.label, size, options.edge_share)
+    chosen, on_outline = _edge_pixels(surface.label, size, options.edge_share)
     shapes: list[int] | None = None
-    if options.culls(seen.label):
-        visible = torch.unique(torch.div(seen.label, FACES, rounding_mode="floor"))
+    culls = options.culls(surface.label)
+    if culls:
+        visible = torch.unique(torch.div(surface.label, FACES * PARTS, rounding_mode="floor"))
         shapes = [index for index in visible.tolist() if index < tables.counts.total]
     x, y = (chosen % size.width).float(), (chosen // size.width).float()
-    offsets = seen.colour.new_tensor(_SUBPIXELS)
+    offsets = colour.new_tensor(_SUBPIXELS)
     sub_x = (x[:, None] + offsets[:, 0, None]).flatten(1)
     sub_y = (y[:, None] + offsets[:, 1, None]).flatten(1)
-    pixels = torch.stack((sub_x, sub_y, torch.ones_like(sub_x)), 1)
-    samples = _look(scene, tables, pixels, trace(tables, pixels, shapes), options).colour
+    rays = Rays(torch.stack((sub_x, sub_y, torch.ones_like(sub_x)), 1))
+    nearest = trace(tables, rays, shapes, together=not culls)
+    seen = _see(scene, tables, rays, nearest, options)
+    near = None if shadow is None else shadow.gather(1, chosen).repeat(1, len(_SUBPIXELS))
+    samples = shade(scene, tables, seen, near)
     mean = samples.reshape(len(chosen), len(_SUBPIXELS), -1, 3).mean(1)
     where = chosen[..., None].expand(-1, -1, 3)
-    smooth = torch.where(on_outline[..., None], mean, seen.colour.gather(1, where))
-    return seen.colour.scatter(1, where, smooth)
+    smooth = torch.where(on_outline[..., None], mean, colour.gather(1, where))
+    return colour.scatter(1, where, smooth)
 
 
 def _render_rows(
     scene: Scene, tables: RayTables, size: ImageSize, options: RenderOptions
-) -> tuple[Tensor, Tensor]:
-    pixels = pixel_grid(size, tables.origin)
-    culls = options.culls(pixels)
-    nearest = trace_grid(tables, size) if culls else trace(tables, pixels)
-    seen = _look(scene, tables, pixels, nearest, options)
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Colour (B, N, 3), depth (B, N) and who passes by (B, N)."""
+    rays = Rays(pixel_grid(size, tables.origin))
+    culls = options.culls(rays.direction)
+    nearest = trace_grid(tables, size) if culls else trace(tables, rays, together=True)
+    surface = _see(scene, tables, rays, nearest, options)
+    shadow = None
+    if tables.light is not None and options.shadows:
+        shadow = _shadow(tables, surface, size, options)
+    colour = shade(scene, tables, surface, shadow)
     if options.edge_share > 0:
-        return _smooth_edges(scene, tables, seen, size, options), seen.depth
-    return seen.colour, seen.depth
+        colour = _smooth_edges(scene, tables, surface, colour, shadow, size, options)
+    if tables.light is not None:
+        if scene.finish is not None and options.mirror_share > 0:
+            colour = _reflect(scene, tables, surface, colour, options)
+        colour = develop(tables.light, colour)
+    return colour, surface.depth, surface.passing
 
 
 def render(
-    scene: Scene, cameras: Cameras, size: ImageSize, options: RenderOptions | None = None
+    scene: Scene,
+    cameras: Cameras,
+    size: ImageSize,
+    options: RenderOptions | None = None,
+    weather: Weather | None = None,
 ) -> RenderedViews:
     """Render every camera of every scene.
 
@@ -270,45 +282,44 @@ def render(
         scene: S scenes.
         cameras: (S, V) cameras, on the same device.
         size: size of the images.
-        options: sampling of edges and textures.
+        options: sampling of edges and textures, shadows, reflections.
+        weather: the light of every view; None: the scenes' own, the same in all views, and nobody
+            passes by.
 
     Returns:
-        images and z-depth; backdrop and sky have depth 0.
+        images and z-depth; backdrop, sky and passers-by have depth 0.
 
     Raises:
         InputError: as many camera rows as scenes are needed.
     """
     options = options or RenderOptions()
-    tables = build_tables(scene, cameras)
+    tables = build_tables(scene, cameras, weather)
     total = int(tables.origin.shape[0])
     step = options.step(tables.origin)
     parts = [
         _render_rows(scene, tables.rows(start, start + step), size, options)
         for start in range(0, total, step)
     ]
-    views = cameras.k.shape[:2]
-    shape = (*views, size.height, size.width)
-    image = torch.cat([colour for colour, _ in parts]).reshape(*shape, 3)
-    depth = torch.cat([part for _, part in parts]).reshape(shape)
-    return RenderedViews(image.permute(0, 1, 4, 2, 3).contiguous(), depth, cameras)
+    shape = (*cameras.k.shape[:2], size.height, size.width)
+    image, depth, passing = (torch.cat(part) for part in zip(*parts, strict=True))
+    return RenderedViews(
+        image.reshape(*shape, 3).permute(0, 1, 4, 2, 3).contiguous(),
+        depth.reshape(shape),
+        passing.reshape(shape),
+        cameras,
+    )
 
 
-def _cast(tables: RayTables, pixels: Tensor) -> Tensor:
-    """z-depth (B, N) of pixels (B or 1, 3, N), 0 on backdrops."""
-    depth, owner = trace(tables, pixels)
-    face = _land(tables, pixels, depth, owner).face
-    backdrop = gather_rows(tables.faces[..., 10:11], face)[..., 0] > 0.5
-    visible = torch.where(backdrop, 0.0, depth)
-    if tables.mesh is None:
-        return visible
-    hits = meet_mesh(tables.mesh, pixels, depth, RenderOptions().culls(depth))
-    return visible.index_put((hits.view, hits.ray), hits.depth)
+def _cast(scene: Scene, tables: RayTables, rays: Rays) -> Tensor:
+    """z-depth (B, N), 0 on backdrops."""
+    nearest = trace(tables, rays, together=rays.direction.device.type != "cpu")
+    return _see(scene, tables, rays, nearest, RenderOptions()).depth
 
 
 def cast_depth(scene: Scene, cameras: Cameras, size: ImageSize) -> Tensor:
     """Only the z-depth (S, V, H, W), metres, 0 on backdrops; much cheaper than ``render``."""
     tables = build_tables(scene, cameras)
-    depth = _cast(tables, pixel_grid(size, tables.origin))
+    depth = _cast(scene, tables, Rays(pixel_grid(size, tables.origin)))
     return depth.reshape(*cameras.k.shape[:2], size.height, size.width)
 
 
@@ -316,4 +327,5 @@ def cast_pixels(scene: Scene, cameras: Cameras, pixels: Tensor) -> Tensor:
     """z-depth (S, V, N), metres, 0 on backdrops, at pixels (S, V, N, 2), x then y."""
     tables = build_tables(scene, cameras)
     homogeneous = torch.cat((pixels, torch.ones_like(pixels[..., :1])), -1).flatten(0, 1).mT
-    return _cast(tables, homogeneous.to(tables.origin)).reshape(pixels.shape[:-1])
+    rays = Rays(homogeneous.to(tables.origin))
+    return _cast(scene, tables, rays).reshape(pixels.shape[:-1])

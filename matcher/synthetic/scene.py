@@ -1,8 +1,8 @@
 """What a synthetic scene is: a fixed number of textured primitives, batched over scenes.
 
-World frame: right-handed, z up, metres. Every primitive is a unit shape (cube, ball, cylinder
-along z) that is scaled by ``half_size``, rotated and moved; that single form makes one ray
-transform serve all kinds.
+World frame: right-handed, z up, metres. Every primitive is a unit shape (cube, ball, cylinder along
+z, square with holes) that is scaled by ``half_size``, rotated and moved; that single form makes
+one ray transform serve all kinds.
 """
 
 from __future__ import annotations
@@ -14,34 +14,48 @@ import torch
 from torch import Tensor
 
 from matcher.errors import InputError
+from matcher.synthetic.finish import Finish
 from matcher.synthetic.textures import MipAtlas
 
 __all__ = ["FACES", "Cameras", "Scene", "SceneMesh", "ShapeCounts", "ShapeKind"]
 
 FACES = 6
-ShapeKind = Literal["box", "ellipsoid", "cylinder", "enclosure"]
+ShapeKind = Literal["box", "ellipsoid", "cylinder", "fence", "leaves", "enclosure"]
 
 
 @dataclass(frozen=True, slots=True)
 class ShapeCounts:
     """How many primitives of each kind a scene has; the enclosure comes after them.
 
-    Primitives are stored in this order: boxes, ellipsoids, cylinders, then one enclosure (a box
-    seen from inside: a room, or ground and backdrop).
+    Primitives are stored in this order: boxes, ellipsoids, cylinders, fences, leaves, then one
+    enclosure (a box seen from inside: a room, or ground and backdrop). Fences and leaves are flat
+    squares with holes, of bars or in the shape of foliage.
     """
 
     boxes: int = 20
     ellipsoids: int = 5
     cylinders: int = 3
+    fences: int = 0
+    leaves: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.boxes, self.ellipsoids, self.cylinders) < 0:
+        if min(self.of_each) < 0:
             raise InputError("shape counts", "no negative number", f"{self}")
+
+    @property
+    def of_each(self) -> tuple[int, int, int, int, int]:
+        """Numbers in storage order, without the enclosure."""
+        return self.boxes, self.ellipsoids, self.cylinders, self.fences, self.leaves
+
+    @property
+    def panels(self) -> int:
+        """Number of flat primitives with holes."""
+        return self.fences + self.leaves
 
     @property
     def total(self) -> int:
         """Number of primitives with the enclosure."""
-        return self.boxes + self.ellipsoids + self.cylinders + 1
+        return sum(self.of_each) + 1
 
     @property
     def kinds(self) -> tuple[ShapeKind, ...]:
@@ -49,6 +63,8 @@ class ShapeCounts:
         kinds: list[ShapeKind] = ["box"] * self.boxes
         kinds += ["ellipsoid"] * self.ellipsoids
         kinds += ["cylinder"] * self.cylinders
+        kinds += ["fence"] * self.fences
+        kinds += ["leaves"] * self.leaves
         return (*kinds, "enclosure")
 
 
@@ -94,10 +110,14 @@ class Scene:
         attention: (S, A, 3) float64, points worth looking at.
         view_distance: (S, 2) float64, nearest and farthest camera from an attention point, metres.
         elevation: (S, 2) float64, lowest and highest camera elevation seen from there, radians.
+        azimuth: (S, 2) float64, the same about the vertical, from x to y, radians.
+        eye_height: (S, 2) float64, lowest and highest camera, metres of the world's z.
         anchor: (S, 3) float64, where a further object can stand.
         anchor_size: (S,) float64, about how large it may be, metres.
         atlas: the textures.
         mesh: a triangle mesh in each scene, or None.
+        finish: openings, holes, gloss, lamps and what passes by; None: nothing of it. A scene
+            with panels needs one.
     """
 
     counts: ShapeCounts
@@ -114,10 +134,13 @@ class Scene:
     attention: Tensor
     view_distance: Tensor
     elevation: Tensor
+    azimuth: Tensor
+    eye_height: Tensor
     anchor: Tensor
     anchor_size: Tensor
     atlas: MipAtlas
     mesh: SceneMesh | None = None
+    finish: Finish | None = None
 
     def __post_init__(self) -> None:
         num, shapes = self.center.shape[0], self.counts.total
@@ -127,6 +150,8 @@ class Scene:
                 raise InputError(
                     f"scene {name}", f"shape {expected}", f"{tuple(getattr(self, name).shape)}"
                 )
+        if self.counts.panels and self.finish is None:
+            raise InputError("scene finish", "one, for its panels' holes", "None")
 
     def __len__(self) -> int:
         return int(self.center.shape[0])
@@ -138,14 +163,24 @@ class Scene:
     def to(self, device: torch.device | str) -> Scene:
         """The same scenes on another device."""
         moved = {name: value.to(device) for name, value in self._tensors().items()}
-        mesh = None if self.mesh is None else self.mesh.to(device)
-        return Scene(counts=self.counts, atlas=self.atlas.to(device), mesh=mesh, **moved)
+        return Scene(
+            counts=self.counts,
+            atlas=self.atlas.to(device),
+            mesh=None if self.mesh is None else self.mesh.to(device),
+            finish=None if self.finish is None else self.finish.to(device),
+            **moved,
+        )
 
     def select(self, rows: Tensor) -> Scene:
         """Some of the scenes, by index."""
         chosen = {name: value[rows] for name, value in self._tensors().items()}
-        mesh = None if self.mesh is None else self.mesh.select(rows)
-        return Scene(counts=self.counts, atlas=self.atlas, mesh=mesh, **chosen)
+        return Scene(
+            counts=self.counts,
+            atlas=self.atlas,
+            mesh=None if self.mesh is None else self.mesh.select(rows),
+            finish=None if self.finish is None else self.finish.select(rows),
+            **chosen,
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -66,6 +66,8 @@ def make_scene(
         attention=torch.zeros(1, 1, 3, dtype=torch.float64),
         view_distance=torch.ones(1, 2, dtype=torch.float64),
         elevation=torch.zeros(1, 2, dtype=torch.float64),
+        azimuth=torch.zeros(1, 2, dtype=torch.float64),
+        eye_height=torch.zeros(1, 2, dtype=torch.float64),
         anchor=torch.zeros(1, 3, dtype=torch.float64),
         anchor_size=torch.ones(1, dtype=torch.float64),
         atlas=atlas,
