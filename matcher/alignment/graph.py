@@ -186,7 +186,11 @@ class PairGraph:
                 f"no pair connects it to the {largest} reconstructed photographs; it belongs to "
                 f"another group of {len(group)}, with {listed}" + (f" and {more} more" * (more > 0))
             )
-        whys = [why for names, why in self.dropped.items() if self.names[node] in names]
+        return self.why_alone(self.names[node])
+
+    def why_alone(self, name: str) -> str:
+        """One sentence about a photograph without an edge, with the most frequent reason."""
+        whys = [why for names, why in self.dropped.items() if name in names]
         common = max(dict.fromkeys(whys), key=whys.count) if whys else "it was in no pair"
         return f"no pair connects it to any other photograph: {common}"
 
