@@ -12,56 +12,36 @@ import os
 import shutil
 import tempfile
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
+from matcher.encoded_images import (
+    EncodedImage,
+    Payload,
+    load_payload,
+    moved,
+    num_bytes,
+    owned,
+    save_payload,
+)
 from matcher.errors import InputError
 from matcher.images import RgbArray, read_image
 from matcher.model.network import EncodedViews
-from matcher.structures import ImageSize, View
+from matcher.structures import View
 
 __all__ = [
-    "EncodedImage",
     "EncodingCache",
     "MemoryLimits",
     "SeenPhotograph",
     "UnreadablePhotographError",
 ]
-
-_Payload: TypeAlias = EncodedViews | RgbArray
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class EncodedImage:
-    """A photograph that the encoder has seen; give it to ``Matcher.match`` as often as you like.
-
-    Attributes:
-        image: (H, W, 3) uint8 RGB, the photograph, upright.
-        view: what the network saw of it.
-        encoded: the encoder's output.
-        mask: (H, W) bool in original pixels, where matches are welcome, or ``None``.
-    """
-
-    image: RgbArray
-    view: View
-    encoded: EncodedViews
-    mask: npt.NDArray[np.bool_] | None = None
-
-    @property
-    def size(self) -> ImageSize:
-        """Size of the photograph."""
-        return self.view.original_size
 
 
 class UnreadablePhotographError(InputError):
@@ -120,7 +100,7 @@ class _Part:
     """An encoding or a photograph, and where else than in memory it can be had."""
 
     nbytes: int
-    payload: _Payload | None = None
+    payload: Payload | None = None
     tier: _Tier | None = None
     spilled: Path | None = None
     source: Path | None = None
@@ -136,7 +116,7 @@ class _Tier:
         self.peak = 0
         self._parts: OrderedDict[int, _Part] = OrderedDict()
 
-    def add(self, part: _Part, payload: _Payload) -> None:
+    def add(self, part: _Part, payload: Payload) -> None:
         part.payload, part.tier = payload, self
         self._parts[id(part)] = part
         self.used += part.nbytes
@@ -246,14 +226,14 @@ class EncodingCache:
         """
         assert key not in self._seen
         assert image.mask is None
-        encoded = _owned(image.encoded)
+        encoded = owned(image.encoded)
         self._seen[key] = SeenPhotograph(
             replace(image.view, pixels=image.view.pixels.new_zeros(1).expand_as(image.view.pixels)),
             (int(image.image.min()), int(image.image.max())),
             encoded.shape_key,
-            _num_bytes(encoded),
+            num_bytes(encoded),
         )
-        self._encodings[key] = _Part(_num_bytes(encoded))
+        self._encodings[key] = _Part(num_bytes(encoded))
         self._photographs[key] = _Part(image.image.nbytes, source=source)
         self.num_encoded += 1
         self._keep(self._photographs[key], image.image, self._host)
@@ -275,11 +255,11 @@ class EncodingCache:
                 self._host.remove(part)
             else:
                 assert part.spilled is not None
-                payload = _load(part.spilled)
+                payload = load_payload(part.spilled)
             assert isinstance(payload, EncodedViews)
             # Room first, so that what moves up and what moves down are not there together.
             self._make_room(self._device, part.nbytes)
-            payload = _moved(payload, self._device.device)
+            payload = moved(payload, self._device.device)
             self._keep(part, payload, self._device)
         assert isinstance(payload, EncodedViews)
         return payload
@@ -303,7 +283,7 @@ class EncodingCache:
 
     def _read_again(self, key: Hashable, part: _Part) -> RgbArray:
         if part.spilled is not None:
-            payload = _load(part.spilled)
+            payload = load_payload(part.spilled)
             assert isinstance(payload, np.ndarray)
             return payload
         assert part.source is not None
@@ -343,7 +323,7 @@ class EncodingCache:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
 
-    def _keep(self, part: _Part, payload: _Payload, tier: _Tier) -> None:
+    def _keep(self, part: _Part, payload: Payload, tier: _Tier) -> None:
         """Into a tier if the part fits at all, else into the one below."""
         if part.nbytes <= tier.cap:
             self._make_room(tier, part.nbytes)
@@ -351,27 +331,27 @@ class EncodingCache:
         else:
             self._move_down(part, payload, tier)
 
-    def _make_room(self, tier: _Tier, num_bytes: int) -> None:
-        if num_bytes <= tier.cap:
-            self._shrink(tier, tier.cap - num_bytes)
+    def _make_room(self, tier: _Tier, wanted: int) -> None:
+        if wanted <= tier.cap:
+            self._shrink(tier, tier.cap - wanted)
 
-    def _shrink(self, tier: _Tier, num_bytes: int) -> None:
-        """Until no more than so many bytes are in a tier, the least recently used leaves."""
-        while tier.used > num_bytes and (part := tier.oldest()) is not None:
+    def _shrink(self, tier: _Tier, most: int) -> None:
+        """Until at most so many bytes are in a tier, the least recently used leaves."""
+        while tier.used > most and (part := tier.oldest()) is not None:
             payload = part.payload
             assert payload is not None
             tier.remove(part)
             self._move_down(part, payload, tier)
 
-    def _move_down(self, part: _Part, payload: _Payload, tier: _Tier) -> None:
+    def _move_down(self, part: _Part, payload: Payload, tier: _Tier) -> None:
         if tier is not self._host:
             assert isinstance(payload, EncodedViews)
             self._make_room(self._host, part.nbytes)
-            self._keep(part, _moved(payload, self._host.device), self._host)
+            self._keep(part, moved(payload, self._host.device), self._host)
         elif part.spilled is None and part.source is None:
             part.spilled = self._spill(payload)
 
-    def _spill(self, payload: _Payload) -> Path:
+    def _spill(self, payload: Payload) -> Path:
         path: Path | None = None
         try:
             if self._folder is None:
@@ -379,7 +359,7 @@ class EncodingCache:
                     tempfile.mkdtemp(prefix="widebase-", dir=self.limits.disk_folder)
                 )
             path = self._folder / f"{next(self._file_numbers)}.safetensors"
-            save_file(_as_tensors(payload), path)
+            save_payload(path, payload)
         except (OSError, SafetensorError) as error:
             if path is not None:
                 with suppress(OSError):
@@ -389,75 +369,3 @@ class EncodingCache:
                 "disk_folder", "room for the encodings that memory cannot hold", reason
             ) from None
         return path
-
-
-def _owned(encoded: EncodedViews) -> EncodedViews:
-    """Tensors that keep nothing but themselves alive: a row of a batch keeps the batch."""
-
-    def own(tensor: Tensor) -> Tensor:
-        whole = tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
-        return tensor if whole else tensor.clone()
-
-    return _mapped(encoded, own)
-
-
-def _moved(encoded: EncodedViews, device: torch.device) -> EncodedViews:
-    return _mapped(encoded, lambda tensor: tensor.to(device))
-
-
-def _mapped(encoded: EncodedViews, change: Callable[[Tensor], Tensor]) -> EncodedViews:
-    return EncodedViews(
-        change(encoded.tokens),
-        encoded.grid,
-        tuple(change(level) for level in encoded.pyramid),
-        None if encoded.pixels is None else change(encoded.pixels),
-    )
-
-
-def _num_bytes(encoded: EncodedViews) -> int:
-    tensors = [encoded.tokens, *encoded.pyramid]
-    if encoded.pixels is not None:
-        tensors.append(encoded.pixels)
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
-
-# Files keep the order of a tensor's memory in its name: convolutions round differently otherwise.
-_CHANNELS_LAST = ".channels_last"
-
-
-def _as_tensors(payload: _Payload) -> dict[str, Tensor]:
-    if not isinstance(payload, EncodedViews):
-        return {"photograph": torch.from_numpy(payload.copy())}
-    named = {"tokens": payload.tokens, "grid": torch.tensor(payload.grid)}
-    named |= {f"pyramid{level}": values for level, values in enumerate(payload.pyramid)}
-    if payload.pixels is not None:
-        named["pixels"] = payload.pixels
-    tensors = {}
-    for name, tensor in named.items():
-        is_last = (
-            tensor.ndim == 4
-            and not tensor.is_contiguous()
-            and tensor.is_contiguous(memory_format=torch.channels_last)
-        )
-        tensors[name + _CHANNELS_LAST * is_last] = tensor.contiguous()
-    return tensors
-
-
-def _load(path: Path) -> _Payload:
-    tensors = {}
-    for name, tensor in load_file(path).items():
-        is_last = name.endswith(_CHANNELS_LAST)
-        tensors[name.removesuffix(_CHANNELS_LAST)] = (
-            tensor.contiguous(memory_format=torch.channels_last) if is_last else tensor
-        )
-    if "photograph" in tensors:
-        image: RgbArray = tensors["photograph"].numpy()
-        return image
-    rows, columns = tensors["grid"].tolist()
-    levels = sum(name.startswith("pyramid") for name in tensors)
-    return EncodedViews(
-        tensors["tokens"],
-        (rows, columns),
-        tuple(tensors[f"pyramid{level}"] for level in range(levels)),
-        tensors.get("pixels"),
-    )

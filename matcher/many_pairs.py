@@ -14,7 +14,8 @@ from typing import Protocol, TypeAlias
 
 import torch
 
-from matcher.encoding_cache import EncodedImage, EncodingCache, UnreadablePhotographError
+from matcher.encoded_images import EncodedImage
+from matcher.encoding_cache import EncodingCache, UnreadablePhotographError
 from matcher.errors import InputError
 from matcher.images import ImageSource, RgbArray
 from matcher.model.network import EncodedViews
@@ -144,7 +145,7 @@ class PairStream:
     """Answers pairs in the order they are asked, each photograph of a file encoded once.
 
     A few pairs ahead are looked through for some of the same shapes, which go through the decoder
-    together. When memory runs out, the batch is halved, and stays so, and the cache gives way.
+    together. When memory runs out, the batch is halved, and stays so; then the cache gives way.
 
     Args:
         inference: the network.
@@ -257,7 +258,8 @@ class PairStream:
                 reason = _out_of_memory(error)
                 if reason is None:
                     raise
-            self._give_way()
+            self._cache.give_way()
+            self._give_back()
         raise InputError(argument, "a photograph that fits in memory", reason)
 
     def _answer(self, waiting: deque[AnsweredPair]) -> None:
@@ -268,12 +270,14 @@ class PairStream:
             reason = self._out_of_memory_in(batch)
             if reason is None:
                 return
-            self._give_way()
             if len(batch) > 1:
                 self.batch_size = len(batch) // 2
+                self._give_back()
                 _log.warning("memory ran out; %d pairs at a time from now on", self.batch_size)
             elif not is_last_try:
                 is_last_try = True
+                self._cache.give_way()
+                self._give_back()
             else:
                 batch[0].error = InputError("pair", "photographs that fit in memory", reason)
                 return
@@ -324,8 +328,8 @@ class PairStream:
         except UnreadablePhotographError as error:
             pair.error = error
 
-    def _give_way(self) -> None:
-        self._cache.give_way()
+    def _give_back(self) -> None:
+        """What torch keeps for later on a GPU goes back to it in one piece."""
         if self._inference.device.type == "cuda":
             torch.cuda.empty_cache()
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from matcher.checkpoints import CheckpointInfo
-from matcher.encoding_cache import EncodedImage
+from matcher.encoded_images import EncodedImage
 from matcher.errors import InputError
 from matcher.images import ImageSource, RgbArray, crop_view, prepare_view, read_image
 from matcher.matching import CropBox, CropPair, add_matches, merge_matches, plan_crops

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from matcher.checkpoints import CheckpointInfo, load_checkpoint
-from matcher.encoding_cache import EncodedImage, EncodingCache, MemoryLimits
+from matcher.encoded_images import EncodedImage
+from matcher.encoding_cache import EncodingCache, MemoryLimits
 from matcher.errors import InputError
 from matcher.images import ImageSource, RgbArray
 from matcher.many_pairs import FailedPair, PairSource, PairStream

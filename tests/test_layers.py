@@ -33,6 +33,7 @@ ROWS: tuple[frozenset[str], ...] = tuple(
             {"matcher.results"},
             {"matcher.view_matching"},
             {"matcher.pair_records"},
+            {"matcher.encoded_images"},
             {"matcher.encoding_cache"},
             {"matcher.pair_inference"},
             {"matcher.many_pairs"},
