@@ -16,6 +16,9 @@ from matcher.structures import FloatArray
 
 __all__ = ["CloudOptions", "filtered_cloud"]
 
+_SURER = 1.001
+"""Confidences whose ratio is smaller say the same."""
+
 
 @dataclass(frozen=True, slots=True)
 class CloudOptions:
@@ -23,6 +26,8 @@ class CloudOptions:
 
     Attributes:
         min_confidence: of a pointmap's point; the network's confidences start at 1.
+        least_confident_share: this share of all pointmap points goes, the least confident; none of
+            them where the network is equally sure of everything.
         free_space_margin: a pointmap's point goes if a more confident surface of another
             photograph lies behind it by more than this share of its depth: that photograph looked
             through the place. ``None``: stays.
@@ -38,7 +43,8 @@ class CloudOptions:
         InputError: a number out of range.
     """
 
-    min_confidence: float = 1.5
+    min_confidence: float = 0.0
+    least_confident_share: float = 0.15
     free_space_margin: float | None = 0.03
     max_depth_jump: float | None = 0.1
     max_error_px: float = 4.0
@@ -57,6 +63,8 @@ class CloudOptions:
             value = getattr(self, name)
             if value is not None and not value >= low:
                 raise InputError(name, f"at least {low}", f"{value}")
+        if not 0 <= self.least_confident_share < 1:
+            raise InputError("least_confident_share", "[0, 1)", f"{self.least_confident_share}")
 
 
 def filtered_cloud(
@@ -72,7 +80,7 @@ def filtered_cloud(
         The points, photograph by photograph, rows first; empty where nothing stays.
     """
     options = options or CloudOptions()
-    surfaces = surfaces_of(reconstruction.images, options.min_confidence)
+    surfaces = surfaces_of(reconstruction.images, _least_confidence(reconstruction, options))
     if surfaces:
         cloud = PointCloud.joined(_points_of(surface, surfaces, options) for surface in surfaces)
     else:
@@ -81,6 +89,18 @@ def filtered_cloud(
         return cloud
     distances = np.linalg.norm(cloud.positions - np.median(cloud.positions, axis=0), axis=1)
     return cloud.select(distances <= options.outlier_factor * np.quantile(distances, 0.9))
+
+
+def _least_confidence(reconstruction: Reconstruction, options: CloudOptions) -> float:
+    known = [
+        image.dense.confidence[image.dense.confidence > 0]
+        for image in reconstruction.images
+        if image.dense is not None
+    ]
+    if not known or not sum(map(len, known)):
+        return options.min_confidence
+    quantile = float(np.quantile(np.concatenate(known), options.least_confident_share))
+    return max(options.min_confidence, quantile / _SURER)
 
 
 def _points_of(surface: Surface, surfaces: Sequence[Surface], options: CloudOptions) -> PointCloud:
@@ -103,7 +123,7 @@ def _in_free_space(cloud: PointCloud, other: Surface, margin: float) -> npt.NDAr
     pixels, depth = other.project(cloud.positions)
     flat = other.nearest(pixels)
     behind = other.depth.reshape(-1)[flat] * (1 - margin) > depth
-    surer = other.confidence.reshape(-1)[flat] > cloud.confidence
+    surer = other.confidence.reshape(-1)[flat] > cloud.confidence * _SURER
     through: npt.NDArray[np.bool_] = (flat >= 0) & behind & surer
     return through
 

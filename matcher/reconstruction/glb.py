@@ -2,8 +2,8 @@
 
 glTF's axes are x right, y up, z towards the viewer, and its cameras look along -z. The root node
 turns the world so that up, as the photographs tell, is y; below it everything keeps the
-reconstruction's own frame and unit. Each camera is a node of its photograph's name, which carries a
-glTF camera and its wire frame. Colours are linear, as the specification wants them.
+reconstruction's own frame and unit. Each photograph is a node of its name with a wire frame, and a
+glTF camera below it. Colours are linear, as the specification wants them.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class _Scene:
         height, width = image.size.height, image.size.width
         camera = self._add(
             "cameras",
-            name=image.name,
+            name=f"camera {image.name}",
             type="perspective",
             # glTF knows no principal point and no distortion.
             perspective={
@@ -123,8 +123,10 @@ class _Scene:
             },
         )
         world_from_cam = image.cam_from_world.inverse.matrix @ _OPENGL_FROM_OPENCV
+        # A node and a name of its own: some readers leave out the mesh of a node with a camera.
+        eye = self._add("nodes", name=f"camera {image.name}", camera=camera)
         return self._add(
-            "nodes", name=image.name, mesh=mesh, camera=camera, matrix=_columns(world_from_cam)
+            "nodes", name=image.name, mesh=mesh, children=[eye], matrix=_columns(world_from_cam)
         )
 
     def content(

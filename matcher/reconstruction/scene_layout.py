@@ -27,7 +27,7 @@ __all__ = [
 FRUSTUM_EDGES = ((0, 1), (0, 2), (0, 3), (0, 4), (1, 2), (2, 3), (3, 4), (4, 1), (1, 5), (5, 2))
 """Lines between the six corners of :func:`frustum_corners`."""
 
-_MEAN_UP_WEIGHT = 0.25
+_MEAN_UP_WEIGHT = 0.005
 _AZIMUTH_DEG, _ELEVATION_DEG = 32.0, 24.0
 _FITTED_SHARE = 0.97
 
