@@ -1,7 +1,7 @@
 """How sure an absolute pose is: the covariance that its correspondences leave.
 
-A pose is changed by a small rotation ``w`` (axis times angle, radians) and a small shift ``v``, both
-in the camera's frame: ``rotation = exp(w) @ rotation``, ``translation = translation + v``. All
+A pose is changed by a small rotation ``w`` (axis times angle, radians) and a small shift ``v``,
+both in the camera's frame: ``rotation = exp(w) @ rotation``, ``translation = translation + v``. All
 covariances here are of the six numbers ``(w_x, w_y, w_z, v_x, v_y, v_z)``, in this order.
 """
 

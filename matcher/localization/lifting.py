@@ -161,9 +161,9 @@ class PointmapPoints:
 class TrackedPoints:
     """Keypoints of the photograph whose points were triangulated.
 
-    Matches rarely hit a keypoint. The matches around one say, by the affine map that fits them best,
-    where it lies in the query; a keypoint that too few matches surround takes the place of the
-    nearest match, if that is close.
+    Matches rarely hit a keypoint. The matches around one say, by the affine map that fits them
+    best, where it lies in the query; a keypoint that too few matches surround takes the place of
+    the nearest match, if that is close.
 
     Attributes:
         keypoints: (P, 2) pixels of the photograph.
