@@ -106,7 +106,7 @@ class AbsolutePose:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The numbers as plain values, for JSON; without an answer there is no pose but a reason."""
+        """The numbers as plain values, for JSON: a pose, or a reason why there is none."""
         pose, camera = self.cam_from_world, self.camera
         values: dict[str, Any] = {
             "cam_from_world": None

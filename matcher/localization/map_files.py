@@ -155,7 +155,7 @@ def _write_parts(
     for number, reference in enumerate(found.references):
         name = f"{_POINTS}/{number:06d}.npz"
         with (temporary / name).open("wb") as stream:
-            np.savez_compressed(stream, allow_pickle=False, **_arrays_of(reference.points))
+            np.savez_compressed(stream, **_arrays_of(reference.points))
         assert reference.camera is not None  # only a single photograph may lack one
         entries.append(
             {
@@ -241,7 +241,7 @@ def _root(folder: Path, content: Mapping[str, Any]) -> Path:
     return moved_along if (moved_along / first).is_file() else Path(absolute)
 
 
-def _arrays_of(points: PointSource | None) -> dict[str, npt.NDArray[Any]]:
+def _arrays_of(points: PointSource | None) -> dict[str, Any]:
     if isinstance(points, StoredPoints):
         points = points.read()
     if isinstance(points, DepthFile):
