@@ -40,6 +40,7 @@ def place_cameras(
     rotations: FloatArray,
     cameras: Sequence[Camera],
     known_centers: dict[int, FloatArray] | None = None,
+    same_place: Sequence[tuple[int, int]] = (),
 ) -> CoarsePlaces:
     """Positions and sizes for which matched points meet.
 
@@ -50,6 +51,7 @@ def place_cameras(
         cameras: pinholes.
         known_centers: positions that are given. With two different ones the unit is theirs;
             otherwise the mean size is 1.
+        same_place: pairs of cameras that no baseline was seen between.
     """
     num = len(cameras)
     known = dict(known_centers or {0: np.zeros(3)})
@@ -71,6 +73,7 @@ def place_cameras(
             (sizes[part.home] * depth0) ** 2 + (sizes[part.other] * depth1) ** 2
         )
         system, right = _normal_equations(num, part, arms0, arms1, weights / unit**2)
+        _tie(system, same_place)
         sizes, centers = _solve(system, right, num, known)
         if not (np.isfinite(sizes).all() and np.isfinite(centers).all()):
             return CoarsePlaces(np.zeros((num, 3)), np.ones(num))
@@ -121,6 +124,18 @@ def _normal_equations(
             )
             system += summed.reshape(num, num, 4, 4).transpose(0, 2, 1, 3)
     return system.reshape(4 * num, 4 * num), np.zeros(4 * num)
+
+
+def _tie(system: FloatArray, same_place: Sequence[tuple[int, int]]) -> None:
+    """Hold the centers of pairs of cameras together, in the matrix of the normal equations."""
+    strength = 1e-3 * max(float(np.diag(system).max()), 1.0)
+    for i, j in same_place:
+        for axis in range(1, 4):
+            a, b = 4 * i + axis, 4 * j + axis
+            system[a, a] += strength
+            system[b, b] += strength
+            system[a, b] -= strength
+            system[b, a] -= strength
 
 
 def _solve(

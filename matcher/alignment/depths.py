@@ -37,10 +37,12 @@ class AnchorDepths:
     Attributes:
         depth: (A,) depth of every anchor in its home's own unit; NaN where nothing is known.
         pointmap_noise: (N,) typical relative error of the pointmap; NaN without one.
+        noise: typical relative error of a triangulated match, given its anchor; infinite without.
     """
 
     depth: FloatArray
     pointmap_noise: FloatArray
+    noise: float
 
 
 def average_depths(
@@ -75,7 +77,7 @@ def average_depths(
     depth = np.full(len(images), np.nan)
     noise = np.full(len(grids), np.nan)
     if not len(values):
-        return AnchorDepths(depth, noise)
+        return AnchorDepths(depth, noise, np.inf)
     residual = np.zeros(len(values))
     for step in range(_STEPS):
         weights = 1 / sigmas**2 / (1 + (residual / (2 * sigmas)) ** 2)
@@ -88,7 +90,8 @@ def average_depths(
             sigmas[is_map] = noise[groups[is_map] - first_map_group]
     known = np.bincount(anchor, minlength=len(images)) > 0
     depth[known] = np.exp(log_depth[known])
-    return AnchorDepths(depth, noise)
+    matched = np.abs(residual[~is_map])
+    return AnchorDepths(depth, noise, float(np.median(matched)) if len(matched) else np.inf)
 
 
 def _triangulated(
