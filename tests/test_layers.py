@@ -33,11 +33,12 @@ ROWS: tuple[frozenset[str], ...] = tuple(
             {"matcher.results"},
             {"matcher.view_matching"},
             {"matcher.pair_records"},
-            {"matcher.encoded_images"},
+            {"matcher.encoded_images", "matcher.record_files", "matcher.store_folder"},
             {"matcher.encoding_cache"},
             {"matcher.pair_inference"},
             {"matcher.many_pairs"},
             {"matcher.pipeline"},
+            {"matcher.store_manifest"},
             {"matcher.match_store"},
             {"matcher.collection_run"},
             {"matcher.module"},  # the drop-in for kornia
