@@ -29,7 +29,7 @@ FRUSTUM_EDGES = ((0, 1), (0, 2), (0, 3), (0, 4), (1, 2), (2, 3), (3, 4), (4, 1),
 
 _MEAN_UP_WEIGHT = 0.005
 _AZIMUTH_DEG, _ELEVATION_DEG = 32.0, 24.0
-_FITTED_SHARE = 0.97
+_FITTED_SHARE, _FITTING_STEPS = 0.97, 12
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -160,25 +160,29 @@ def _fitted(
 ) -> tuple[FloatArray, FloatArray]:
     """(3,) eye that looks along z and sees most points and all centers; (3,) what it looks at.
 
-    In a picture of half width ``t`` a point is right of the left border if ``x + t z`` is at least
-    that of the eye, and left of the right border if ``x - t z`` is at most that of the eye. The
-    two bounds give the eye's x and how far back it must stand.
+    By turns the eye steps back until all is in the picture, and to the middle of what it sees.
     """
     low, high = (1 - _FITTED_SHARE) / 2, (1 + _FITTED_SHARE) / 2
-    eye, back = np.zeros(3), np.inf
-    for axis, tangent in enumerate(tangents * 0.94):
-        sums = points[:, axis] + tangent * points[:, 2]
-        differences = points[:, axis] - tangent * points[:, 2]
-        smallest, largest = np.quantile(sums, low), np.quantile(differences, high)
+    depth = float(np.median(points[:, 2]))
+    gap = 1e-3 * max(float(np.ptp(points, axis=0).max()), 1e-6)
+    both = np.concatenate([points, centers])
+    side = np.median(points[:, :2], axis=0)
+    back = depth - gap
+    for _ in range(_FITTING_STEPS):
+        # |x - side| <= tangent * (z - back) bounds how far in front the eye may stand.
+        bounds = both[:, 2] - (np.abs(both[:, :2] - side) / (0.94 * tangents)).max(axis=1)
+        back = min(float(np.quantile(bounds[: len(points)], 1 - _FITTED_SHARE)), depth - gap)
         if len(centers):
-            smallest = min(smallest, (centers[:, axis] + tangent * centers[:, 2]).min())
-            largest = max(largest, (centers[:, axis] - tangent * centers[:, 2]).max())
-        eye[axis] = (smallest + largest) / 2
-        back = min(back, (smallest - largest) / (2 * tangent))
-    middle = float(np.median(points[:, 2]))
-    extent = max(float(np.ptp(points, axis=0).max()), 1e-6)
-    eye[2] = min(back, middle - 1e-3 * extent)
-    return eye, np.array([eye[0], eye[1], middle])
+            back = min(back, float(bounds[len(points) :].min()) - gap)
+        ahead = both[:, 2] > back + gap / 2
+        seen = (both[:, :2] - side) / np.where(ahead, both[:, 2] - back, np.inf)[:, None]
+        reach = np.quantile(seen[: len(points)], (low, high), axis=0)
+        reach[0] = np.minimum(reach[0], seen[len(points) :].min(axis=0, initial=np.inf))
+        reach[1] = np.maximum(reach[1], seen[len(points) :].max(axis=0, initial=-np.inf))
+        # Half of the way: what is near moves further in the picture than the middle does.
+        side = side + 0.5 * reach.mean(axis=0) * (depth - back)
+    eye = np.array([*side, back])
+    return eye, np.array([*side, depth])
 
 
 def _mean_ahead(images: Sequence[RegisteredImage]) -> FloatArray:
