@@ -12,6 +12,7 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 
 from matcher.checkpoints import CheckpointInfo
+from matcher.encoding_cache import MemoryLimits
 from matcher.errors import (
     CheckpointError,
     DatasetError,
@@ -20,8 +21,10 @@ from matcher.errors import (
     MissingDependencyError,
 )
 from matcher.geometry.relative_solvers import RelativePoseOptions
+from matcher.match_store import MatchStore
 from matcher.matching import MatchingOptions
 from matcher.module import WidebaseModule
+from matcher.photographs import Photographs
 from matcher.pipeline import EncodedImage, Matcher, PairOptions
 from matcher.results import PairResult
 from matcher.structures import Camera, ImageSize, Matches, Pose, RelativePose
@@ -39,13 +42,16 @@ __all__ = [
     "EncodedImage",
     "ImageSize",
     "InputError",
+    "MatchStore",
     "Matcher",
     "MatcherError",
     "Matches",
     "MatchingOptions",
+    "MemoryLimits",
     "MissingDependencyError",
     "PairOptions",
     "PairResult",
+    "Photographs",
     "Pose",
     "RelativePose",
     "RelativePoseOptions",
