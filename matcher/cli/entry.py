@@ -6,13 +6,14 @@ import logging
 
 from rich.logging import RichHandler
 
-from matcher.cli import pair_verbs, training_verbs
+from matcher.cli import collection_verbs, pair_verbs, training_verbs
 from matcher.cli.app import ERRORS, EXIT_USAGE, app, fail
 from matcher.errors import MatcherError
 
 __all__ = ["main"]
 
 # The verbs registered themselves on ``app`` when they were imported.
+assert collection_verbs
 assert pair_verbs
 assert training_verbs
 
