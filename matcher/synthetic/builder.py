@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from matcher.synthetic.finish import Finish
 from matcher.synthetic.scene import FACES, Scene, ShapeCounts
 from matcher.synthetic.textures import MipAtlas
 
@@ -87,9 +88,9 @@ class _Parts:
 class SceneBuilder:
     """Collects the primitives of n scenes and pads them to the fixed counts."""
 
-    def __init__(self, random: SceneRandom, textures: int) -> None:
-        self.random, self.textures = random, textures
-        self.parts = {"box": _Parts(), "ellipsoid": _Parts(), "cylinder": _Parts()}
+    def __init__(self, random: SceneRandom, textures: int, counts: ShapeCounts = COUNTS) -> None:
+        self.random, self.textures, self.counts = random, textures, counts
+        self.parts = {kind: _Parts() for kind in dict.fromkeys(counts.kinds[:-1])}
         self.enclosure = _Parts()
 
     def _face_extent(self, half: Tensor) -> Tensor:
@@ -169,17 +170,17 @@ class SceneBuilder:
             self.add("enclosure", (low + high) / 2, (high - low) / 2, metres=metres, same=0.1)
 
     def _pad(self) -> None:
-        wanted = {
-            "box": COUNTS.boxes,
-            "ellipsoid": COUNTS.ellipsoids,
-            "cylinder": COUNTS.cylinders,
-        }
         num = self.random.num
         nowhere = torch.tensor([0.0, 0.0, -500.0], dtype=torch.float64).expand(num, 3)
-        for kind, count in wanted.items():
-            assert len(self.parts[kind].center) <= count, f"{kind}: too many"
-            while len(self.parts[kind].center) < count:
+        for kind, parts in self.parts.items():
+            count = self.counts.kinds.count(kind)  # type: ignore[arg-type]
+            assert len(parts.center) <= count, f"{kind}: {len(parts.center)} of {count}"
+            while len(parts.center) < count:
                 self.add(kind, nowhere, torch.full_like(nowhere, 0.01))
+
+    def finish(self) -> Finish | None:
+        """What the primitives have beyond plain surfaces."""
+        return None
 
     def build(
         self,
@@ -192,14 +193,13 @@ class SceneBuilder:
     ) -> Scene:
         """Pad to the fixed counts, add tints and light."""
         self._pad()
-        ordered = [self.parts[kind] for kind in ("box", "ellipsoid", "cylinder")]
-        ordered.append(self.enclosure)
+        ordered = [*self.parts.values(), self.enclosure]
 
         def merged(name: str) -> Tensor:
             values = [value for parts in ordered for value in getattr(parts, name)]
             return torch.stack(values, 1)
 
-        random, shapes = self.random, COUNTS.total
+        random, shapes = self.random, self.counts.total
         tint = random.uniform(0.85, 1.3, shapes, FACES, 1) * random.uniform(0.88, 1.0, shapes, 1, 3)
         backdrop = merged("backdrop")
         tint = torch.where(backdrop[..., None], 1.0, tint)
@@ -208,7 +208,7 @@ class SceneBuilder:
         light = xyz(azimuth.cos() * height.cos(), azimuth.sin() * height.cos(), height.sin())
         pair = torch.ones(random.num, 1, dtype=torch.float64)
         return Scene(
-            counts=COUNTS,
+            counts=self.counts,
             rotation=merged("rotation"),
             center=merged("center"),
             half_size=merged("half"),
@@ -227,4 +227,5 @@ class SceneBuilder:
             anchor=anchor,
             anchor_size=random.log_uniform(*anchor_size),
             atlas=atlas,
+            finish=self.finish(),
         )

@@ -1,4 +1,4 @@
-"""Random scenes that look like places: rooms, streets, open grounds, objects on a table.
+"""Random scenes: rooms, streets, open grounds, objects on a table; and all kinds of places.
 
 Every layout fills the same fixed number of primitives, for n scenes at a time, from one generator.
 """
@@ -6,7 +6,8 @@ Every layout fills the same fixed number of primitives, for n scenes at a time, 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -14,7 +15,11 @@ from torch import Tensor
 
 from matcher.errors import InputError
 from matcher.synthetic.builder import SceneBuilder, SceneRandom, xyz, yaw_matrix
-from matcher.synthetic.scene import Scene
+from matcher.synthetic.finish import PATTERN_COLUMNS, Finish
+from matcher.synthetic.indoors import gallery, interior
+from matcher.synthetic.outdoors import avenue, facade, garden
+from matcher.synthetic.places import blank_finish
+from matcher.synthetic.scene import Scene, ShapeCounts
 from matcher.synthetic.textures import MipAtlas
 
 __all__ = ["SceneOptions", "sample_scenes"]
@@ -27,26 +32,43 @@ _FLOOR = torch.tensor([1.0, 1.0, 0.0], dtype=torch.float64)  # keeps x and y, pu
 class SceneOptions:
     """Which places, how often: relative shares of the layouts.
 
+    The first four show any texture on any surface; the others look like places.
+
     Attributes:
-        rooms: furniture and pictures along walls.
-        streets: two rows of buildings.
+        rooms: boxes along walls.
+        streets: two rows of boxes.
         grounds: things on open ground.
         tables: small things on a table in a room.
+        interiors: furnished rooms.
+        galleries: long halls with plain walls, glossy floors and repeated doors and columns.
+        facades: a landmark with towers and windows, from close by and far off.
+        avenues: houses with windows and balconies, lamps, trees, parked cars.
+        gardens: a house with fences, trees and a pond, seen from all sides.
     """
 
     rooms: float = 0.35
     streets: float = 0.2
     grounds: float = 0.2
     tables: float = 0.25
+    interiors: float = 0.0
+    galleries: float = 0.0
+    facades: float = 0.0
+    avenues: float = 0.0
+    gardens: float = 0.0
 
     def __post_init__(self) -> None:
         if min(self.shares) < 0 or sum(self.shares) <= 0:
             raise InputError("scene options", "shares of at least 0, not all 0", f"{self.shares}")
 
+    @classmethod
+    def everything(cls) -> SceneOptions:
+        """The mix that training uses: most of all what the first four lack."""
+        return cls(0.09, 0.06, 0.07, 0.14, 0.17, 0.08, 0.19, 0.11, 0.09)
+
     @property
-    def shares(self) -> tuple[float, float, float, float]:
+    def shares(self) -> tuple[float, ...]:
         """Shares in layout order."""
-        return self.rooms, self.streets, self.grounds, self.tables
+        return tuple(getattr(self, field.name) for field in fields(self))
 
 
 def _pick(random: SceneRandom, points: list[Tensor]) -> Tensor:
@@ -289,14 +311,82 @@ def _table(random: SceneRandom, atlas: MipAtlas) -> Scene:
     )
 
 
+def _padded(scene: Scene, counts: ShapeCounts) -> Scene:
+    """A scene with more primitives, the new ones out of sight, and a finish."""
+    scene = scene if scene.finish is not None else replace(scene, finish=blank_finish(scene))
+    if scene.counts == counts:
+        return scene
+    assert scene.finish is not None, "just given one"
+    room = scene.counts.total - 1
+    order: list[int] = []
+    blank: list[bool] = []
+    start = 0
+    for has, wanted in zip(scene.counts.of_each, counts.of_each, strict=True):
+        assert has <= wanted, "padding only adds"
+        order += [*range(start, start + has), *[0] * (wanted - has)]
+        blank += [False] * has + [True] * (wanted - has)
+        start += has
+    rows, away = torch.tensor([*order, room]), torch.tensor([*blank, False])
+    center = scene.center[:, rows].clone()
+    center[:, away] = torch.tensor([0.0, 0.0, -500.0], dtype=center.dtype)
+    half = torch.where(away[:, None], 0.01, scene.half_size[:, rows])
+    finish = scene.finish
+    spread = ("emission", "mirror", "inset", "inset_texture", "group")
+    pattern = torch.zeros(len(scene), counts.panels, PATTERN_COLUMNS)
+    return replace(
+        scene,
+        counts=counts,
+        center=center,
+        half_size=half,
+        **{
+            name: getattr(scene, name)[:, rows]
+            for name in (
+                "rotation",
+                "texture",
+                "uv_from_local",
+                "tint",
+                "specular",
+                "is_backdrop",
+            )
+        },
+        finish=replace(
+            finish, pattern=pattern, **{name: getattr(finish, name)[:, rows] for name in spread}
+        ),
+    )
+
+
 def _concatenate(scenes: list[Scene], order: Tensor) -> Scene:
     """Join batches of scenes and put them in order."""
+    most = max((scene.counts for scene in scenes), key=lambda counts: counts.total)
+    if most.panels:
+        scenes = [_padded(scene, most) for scene in scenes]
     joined: dict[str, Any] = {
         name: torch.cat([getattr(scene, name) for scene in scenes])[order]
         for name in Scene.__dataclass_fields__
         if name not in ("counts", "atlas", "mesh", "finish")
     }
+    finishes = [scene.finish for scene in scenes if scene.finish is not None]
+    if finishes:
+        joined["finish"] = Finish(
+            *(
+                torch.cat([getattr(finish, field.name) for finish in finishes])[order]
+                for field in fields(Finish)
+            )
+        )
     return Scene(counts=scenes[0].counts, atlas=scenes[0].atlas, **joined)
+
+
+_MAKERS: tuple[Callable[[SceneRandom, MipAtlas], Scene], ...] = (
+    _room,
+    _street,
+    _ground,
+    _table,
+    interior,
+    gallery,
+    facade,
+    avenue,
+    garden,
+)
 
 
 def sample_scenes(
@@ -310,8 +400,8 @@ def sample_scenes(
     Args:
         generator: source of all randomness, on the CPU.
         num_scenes: how many.
-        textures: what the surfaces show, chosen at random for each face.
-        options: shares of rooms, streets, grounds and tables.
+        textures: what the surfaces show, by role where the atlas has roles.
+        options: shares of the layouts; ``SceneOptions.everything()`` by default.
 
     Returns:
         ``num_scenes`` scenes on the device of the textures.
@@ -321,12 +411,12 @@ def sample_scenes(
     """
     if num_scenes < 1:
         raise InputError("num_scenes", "at least 1", f"{num_scenes}")
-    shares = torch.tensor((options or SceneOptions()).shares, dtype=torch.float64)
+    options = options or SceneOptions.everything()
+    shares = torch.tensor(options.shares, dtype=torch.float64)
     layout = torch.multinomial(shares, num_scenes, replacement=True, generator=generator)
-    makers = (_room, _street, _ground, _table)
     scenes: list[Scene] = []
     rows: list[Tensor] = []
-    for kind, maker in enumerate(makers):
+    for kind, maker in enumerate(_MAKERS):
         chosen = (layout == kind).nonzero()[:, 0]
         if len(chosen):
             scenes.append(maker(SceneRandom(generator, len(chosen)), textures))

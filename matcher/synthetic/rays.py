@@ -107,12 +107,11 @@ def _meet(tables: RayTables, index: int, rays: Rays) -> tuple[Tensor, Tensor]:
     origin = tables.origin[:, index, :, None]
     if rays.start is not None:
         origin = origin + matrix @ rays.start
-    counts = tables.counts
-    panel = index - (counts.total - 1 - counts.panels)
-    pattern = None if tables.pattern is None or panel < 0 else tables.pattern[:, panel]
-    if index == counts.total - 1:
-        pattern = None
-    return _meet_kind(counts.kinds[index], origin, matrix @ rays.direction, pattern)
+    kind, counts = tables.counts.kinds[index], tables.counts
+    pattern = None
+    if kind in ("fence", "leaves") and tables.pattern is not None:
+        pattern = tables.pattern[:, index - (counts.total - 1 - counts.panels)]
+    return _meet_kind(kind, origin, matrix @ rays.direction, pattern)
 
 
 def _closer(

@@ -135,7 +135,20 @@ def _shadow(tables: RayTables, surface: Surface, size: ImageSize, options: Rende
     room = tables.counts.total - 1
     arrives = ((owner == room) | (travel > distance)).to(travel.dtype)
     grid = (len(travel), len(rows), len(columns))
-    return _spread(arrives.view(grid), coarse.label.view(grid), surface, size)
+    label = coarse.label.view(grid)
+    return _spread(_softened(arrives.view(grid), label), label, surface, size)
+
+
+def _softened(arrives: Tensor, label: Tensor) -> Tensor:
+    """Means over 3 x 3 neighbours on the same face (B, h, w): thin shadows do not break up."""
+    total, weights = arrives, torch.ones_like(arrives)
+    for down, right in ((0, 1), (1, 0), (1, 1), (1, -1)):
+        for sign in (1, -1):
+            shift = (sign * down, sign * right)
+            same = (label.roll(shift, (1, 2)) == label).to(arrives.dtype)
+            total = total + same * arrives.roll(shift, (1, 2))
+            weights = weights + same
+    return total / weights
 
 
 def _may_block(tables: RayTables) -> list[int]:

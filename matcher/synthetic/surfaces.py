@@ -17,8 +17,8 @@ __all__ = ["PARTS", "Surface", "add_mesh", "land"]
 
 PARTS = 4
 """Parts of a face with labels of their own: the wall, the frame of an opening, its back, sides."""
-_GEOMETRY = (9, 3, 3, 9)
-_PLAIN, _FINISHED = (6, 3, 1, 1), (1, 1, 9)
+_GEOMETRY = [9, 3, 3, 9]
+_PLAIN, _FINISHED = [6, 3, 1, 1], [1, 1, 9]
 _STEEPEST = 0.02  # cosine; flatter footprints are not longer
 _SIDE_SHADE = 0.62  # light that reaches the sides and back of an opening
 
@@ -151,6 +151,56 @@ def _rotated(rotation: Tensor, vector: Tensor) -> Tensor:
     return (rotation.reshape(*vector.shape, 3) * vector[..., None, :]).sum(-1)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Shown:
+    """What a hit shows, before it is turned into the camera's frame; names as in ``Surface``."""
+
+    travel: Tensor
+    label: Tensor
+    texture: Tensor
+    uv: Tensor
+    per_metre: Tensor
+    tint: Tensor
+    normal: Tensor
+    mirror: Tensor
+    emission: Tensor
+
+
+def _with_openings(hit: _Hit, shown: _Shown, columns: Tensor, back_texture: Tensor) -> _Shown:
+    """Let rays go into the openings of the faces they met; columns (B, N, 9)."""
+    inward = -hit.sign * hit.slope.gather(-1, hit.axis)[..., 0]
+    slope = torch.cat((hit.slope.gather(-1, hit.first), hit.slope.gather(-1, hit.second)), -1)
+    opening = enter_openings(columns, hit.metres, hit.half, slope, inward)
+    back, side = opening.on_back, opening.inside & ~opening.on_back
+    side_axis = torch.where(opening.side_axis[..., None] == 0, hit.first, hit.second)
+    side_normal = torch.zeros_like(shown.normal).scatter(
+        -1, side_axis, -opening.side_sign[..., None]
+    )
+    vary, glass, lit, frame = columns[..., 5:9].unbind(-1)
+    back_uv = torch.stack(
+        (opening.place[..., 0] + vary * opening.cell, 1 - opening.place[..., 1]), -1
+    )
+    per_metre = torch.rsqrt(opening.extent.prod(-1).clamp(min=1e-6))
+    shade = torch.where(opening.framed, frame, 1.0)
+    shade = torch.where(side, _SIDE_SHADE * frame.clamp(min=0.8), shade)
+    # Curtains, blinds, dark rooms: no two windows look the same.
+    varied = 0.55 + 0.75 * (7.3 * opening.cell).remainder(1.0)
+    shade = torch.where(back & (glass > 0), varied, shade)
+    shines = (back & (opening.cell < lit)).to(shade.dtype)
+    part = torch.where(opening.framed, 1, 0) + torch.where(back, 2, 0) + torch.where(side, 3, 0)
+    return _Shown(
+        shown.travel + opening.travel,
+        shown.label + part,
+        torch.where(back, back_texture, shown.texture),
+        torch.where(back[..., None], back_uv, shown.uv),
+        torch.where(back, per_metre, shown.per_metre),
+        torch.where(back[..., None], 1.0, shown.tint) * shade[..., None],
+        torch.where(side[..., None], side_normal, shown.normal),
+        torch.where(opening.inside, torch.where(back, glass, 0.0), shown.mirror),
+        torch.where(opening.inside, shines, shown.emission),
+    )
+
+
 def land(
     scene: Scene,
     tables: RayTables,
@@ -181,68 +231,47 @@ def land(
     per_metre = torch.sqrt(
         (affine[..., 0] * affine[..., 4] - affine[..., 1] * affine[..., 3]).abs()
     )
-    texture, label, local_normal = textures[..., 0], hit.face * PARTS, hit.local_normal
-    zero = torch.zeros_like(travel)
-    emission = mirror = zero
+    shown = _Shown(
+        travel,
+        hit.face * PARTS,
+        textures[..., 0],
+        torch.stack((u, v), -1),
+        per_metre,
+        tint,
+        hit.local_normal,
+        torch.zeros_like(travel),
+        torch.zeros_like(travel),
+    )
     if tables.faces.shape[-1] > sum(_PLAIN):
         emission, mirror, columns = torch.split(faces[..., sum(_PLAIN) :], _FINISHED, -1)
-        emission, mirror = emission[..., 0], mirror[..., 0]
+        shown = replace(shown, emission=emission[..., 0], mirror=mirror[..., 0])
         if tables.has_insets:
-            inward = -hit.sign * hit.slope.gather(-1, hit.axis)[..., 0]
-            slope = torch.cat(
-                (hit.slope.gather(-1, hit.first), hit.slope.gather(-1, hit.second)), -1
-            )
-            opening = enter_openings(columns, hit.metres, hit.half, slope, inward)
-            side = opening.inside & ~opening.on_back
-            part = torch.where(opening.framed, 1, 0) + torch.where(opening.on_back, 2, 0)
-            label = label + part + torch.where(side, 3, 0)
-            travel = travel + opening.travel
-            side_axis = torch.where(opening.side_axis[..., None] == 0, hit.first, hit.second)
-            side_normal = torch.zeros_like(local_normal).scatter(
-                -1, side_axis, -opening.side_sign[..., None]
-            )
-            local_normal = torch.where(side[..., None], side_normal, local_normal)
-            vary, glass, lit, frame = columns[..., 5:9].unbind(-1)
-            back_u = opening.place[..., 0] + vary * opening.cell
-            u = torch.where(opening.on_back, back_u, u)
-            v = torch.where(opening.on_back, 1 - opening.place[..., 1], v)
-            back_per_metre = torch.rsqrt(opening.extent.prod(-1).clamp(min=1e-6))
-            per_metre = torch.where(opening.on_back, back_per_metre, per_metre)
-            texture = torch.where(opening.on_back, textures[..., 1], texture)
-            shade = torch.where(opening.framed, frame, 1.0)
-            shade = torch.where(side, _SIDE_SHADE * frame.clamp(min=0.8), shade)
-            # Curtains, blinds, dark rooms: no two windows look the same.
-            varied = 0.55 + 0.75 * (7.3 * opening.cell).remainder(1.0)
-            is_glass = opening.on_back & (glass > 0)
-            shade = torch.where(is_glass, varied, shade)
-            tint = torch.where(opening.on_back[..., None], 1.0, tint) * shade[..., None]
-            mirror = torch.where(opening.inside, torch.where(opening.on_back, glass, 0.0), mirror)
-            shines = opening.on_back & (opening.cell < lit)
-            emission = torch.where(opening.inside, shines.to(zero.dtype), emission)
-    normal = _rotated(hit.to_camera, local_normal)
+            shown = _with_openings(hit, shown, columns, textures[..., 1])
+    travel = shown.travel
+    normal = _rotated(hit.to_camera, shown.normal)
     point = (tables.inverse_k @ rays.at(travel)).mT
     direction = tables.inverse_k @ rays.direction
     direction = torch.nn.functional.normalize(direction, dim=1).mT.expand_as(point)
     cosine = (normal * direction).sum(-1)
     distance = travel if come_from is None else travel + come_from
-    footprint = distance / tables.focal[:, None] * per_metre * scene.atlas.size
+    footprint = distance / tables.focal[:, None] * shown.per_metre * scene.atlas.size
     slant = cosine.abs().clamp(min=_STEEPEST)
-    passing = torch.zeros_like(label, dtype=torch.bool)
+    passing = torch.zeros_like(shown.label, dtype=torch.bool)
     if tables.passing is not None:
         passing = gather_rows(tables.passing[..., None], owner)[..., 0]
     return Surface(
         travel=travel,
-        label=label,
-        texture=texture,
-        uv=torch.stack((u, v), -1),
+        label=shown.label,
+        texture=shown.texture,
+        uv=shown.uv,
         lod=torch.log2(footprint.clamp(min=1e-6)) - anisotropy * torch.log2(slant),
-        tint=tint,
+        tint=shown.tint,
         point=point,
         normal=normal,
         direction=direction,
         specular=specular[..., 0],
-        mirror=mirror,
-        emission=emission,
+        mirror=shown.mirror,
+        emission=shown.emission,
         backdrop=backdrop[..., 0] > 0.5,
         passing=passing,
     )

@@ -22,10 +22,12 @@ from matcher.errors import DatasetError, InputError
 __all__ = [
     "MipAtlas",
     "build_atlas",
+    "cell_grid",
     "find_images",
     "load_textures",
     "procedural_textures",
     "sample_atlas",
+    "smooth_noise",
 ]
 
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
@@ -46,12 +48,15 @@ class MipAtlas:
         level_offsets: (levels,) int32, where each level starts in ``packed``.
         count: number of textures.
         size: side of level 0, a power of two.
+        roles: (count,) int64 on the CPU, what each texture is for (``patterns.ROLES``); None:
+            any of them for anything.
     """
 
     packed: Tensor
     level_offsets: Tensor
     count: int
     size: int
+    roles: Tensor | None = None
 
     @property
     def levels(self) -> int:
@@ -61,19 +66,23 @@ class MipAtlas:
     def to(self, device: torch.device | str) -> MipAtlas:
         """The same atlas on another device."""
         return MipAtlas(
-            self.packed.to(device), self.level_offsets.to(device), self.count, self.size
+            self.packed.to(device), self.level_offsets.to(device), self.count, self.size, self.roles
         )
 
 
-def build_atlas(textures: Tensor) -> MipAtlas:
+def build_atlas(textures: Tensor, roles: Tensor | None = None) -> MipAtlas:
     """Pack (T, 3, size, size) uint8 RGB, size a power of two, with all mip levels.
 
+    ``roles`` (T,) int64 say what each texture is for; None: for anything.
+
     Raises:
-        InputError: not uint8 of that shape.
+        InputError: not uint8 of that shape, or another number of roles.
     """
     shape = tuple(textures.shape)
     if textures.dtype != torch.uint8 or len(shape) != 4 or shape[1] != 3 or shape[0] < 1:
         raise InputError("textures", "(T, 3, size, size) uint8", f"{shape} {textures.dtype}")
+    if roles is not None and roles.shape != shape[:1]:
+        raise InputError("roles", f"one for each of {shape[0]} textures", f"{tuple(roles.shape)}")
     size = shape[3]
     if shape[2] != size or size & (size - 1):
         raise InputError("textures", "a square whose side is a power of two", f"{shape[2:]}")
@@ -91,7 +100,9 @@ def build_atlas(textures: Tensor) -> MipAtlas:
     packed = torch.cat([part.reshape(-1, 4) for part in parts]).view(torch.int32).reshape(-1)
     sizes = torch.tensor([0] + [shape[0] * (size >> i) ** 2 for i in range(levels - 1)])
     offsets = sizes.cumsum(0).to(torch.int32)
-    return MipAtlas(packed.to(textures.device), offsets.to(textures.device), shape[0], size)
+    device = textures.device
+    roles = None if roles is None else roles.cpu()
+    return MipAtlas(packed.to(device), offsets.to(device), shape[0], size, roles)
 
 
 def _level_taps(
@@ -220,7 +231,7 @@ def load_textures(
     return torch.from_numpy(textures)
 
 
-def _noise(generator: torch.Generator, count: int, size: int, roughness: float) -> Tensor:
+def smooth_noise(generator: torch.Generator, count: int, size: int, roughness: float) -> Tensor:
     """(count, 3, size, size) in [0, 1]: octaves of smoothed random values."""
     total = torch.zeros(count, 3, size, size)
     amplitude, cells = 1.0, 4
@@ -237,7 +248,7 @@ def _noise(generator: torch.Generator, count: int, size: int, roughness: float) 
     return (total - low) / (total.amax((1, 2, 3), keepdim=True) - low)
 
 
-def _cells(size: int, columns: int, rows: int, brick: bool) -> tuple[Tensor, Tensor, Tensor]:
+def cell_grid(size: int, columns: int, rows: int, brick: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Cell number (size, size) and position inside the cell, x and y in [0, 1)."""
     y, x = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
     fy = y * rows / size
@@ -253,7 +264,7 @@ def _pattern(generator: torch.Generator, kind: int, size: int) -> Tensor:
     columns = int(torch.randint(3, 9, (1,), generator=generator))
     if kind == 3:
         rows, columns = rows * 3, columns * 6
-    number, fx, fy = _cells(size, columns, rows, kind == 1)
+    number, fx, fy = cell_grid(size, columns, rows, kind == 1)
     shade = torch.rand(rows * columns, 3, generator=generator)
     if kind == 0:
         return 0.3 + 0.7 * shade[number].permute(2, 0, 1)
@@ -288,7 +299,7 @@ def procedural_textures(generator: torch.Generator, count: int, size: int = 256)
     textures = torch.empty(count, 3, size, size, dtype=torch.uint8)
     for index in range(count):
         roughness = 0.6 + 0.25 * float(torch.rand(1, generator=generator))
-        noise = _noise(generator, 1, size, roughness)[0]
+        noise = smooth_noise(generator, 1, size, roughness)[0]
         tint = 0.55 + 0.45 * torch.rand(3, 1, 1, generator=generator)
         kind = index % 5
         image = noise * tint

@@ -184,7 +184,7 @@ def sample_weather(
     lamps_on = night | (draw.uniform(0, 1) < torch.where(open_air, 0.05, 0.4))
     lamps = draw.colour(draw.uniform(0.0, 1.0)) * (lamps_on * draw.uniform(0.7, 2.0))[..., None]
     haze = options.haze * draw.uniform(0, 1) ** 3 / 100
-    bright = torch.where(night, draw.uniform(0.12, 0.38), draw.uniform(0.32, 0.56))
+    bright = torch.where(night, draw.uniform(0.14, 0.4), draw.uniform(0.4, 0.64))
     shown = draw.uniform(0, 1, 1 + PASSERS_BY, always=True) < options.passes_by
     shown[..., 0] = True
     return Weather(
