@@ -21,6 +21,7 @@ from matcher.errors import (
     MissingDependencyError,
 )
 from matcher.geometry.relative_solvers import RelativePoseOptions
+from matcher.localization import AbsolutePose, LocalizationOptions, ReferenceMap
 from matcher.match_store import MatchStore
 from matcher.matching import MatchingOptions
 from matcher.module import WidebaseModule
@@ -35,6 +36,7 @@ except PackageNotFoundError:  # a checkout that was never installed
     __version__ = "0+unknown"
 
 __all__ = [
+    "AbsolutePose",
     "Camera",
     "CheckpointError",
     "CheckpointInfo",
@@ -42,6 +44,7 @@ __all__ = [
     "EncodedImage",
     "ImageSize",
     "InputError",
+    "LocalizationOptions",
     "MatchStore",
     "Matcher",
     "MatcherError",
@@ -53,6 +56,7 @@ __all__ = [
     "PairResult",
     "Photographs",
     "Pose",
+    "ReferenceMap",
     "RelativePose",
     "RelativePoseOptions",
     "WidebaseModule",

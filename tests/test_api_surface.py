@@ -9,6 +9,7 @@ import matcher
 
 # A name leaves these lists only with a line in CHANGELOG.md under "Removed".
 MATCHER_NAMES = (
+    "AbsolutePose",
     "Camera",
     "CheckpointError",
     "CheckpointInfo",
@@ -16,6 +17,7 @@ MATCHER_NAMES = (
     "EncodedImage",
     "ImageSize",
     "InputError",
+    "LocalizationOptions",
     "MatchStore",
     "Matcher",
     "MatcherError",
@@ -27,6 +29,7 @@ MATCHER_NAMES = (
     "PairResult",
     "Photographs",
     "Pose",
+    "ReferenceMap",
     "RelativePose",
     "RelativePoseOptions",
     "WidebaseModule",

@@ -9,10 +9,16 @@ from typing import Any
 
 from matcher.errors import InputError
 from matcher.geometry.ransac import RansacOptions
+from matcher.matching import MatchingOptions
 from matcher.pipeline import PairOptions
 from matcher.structures import ImageSize
 
-__all__ = ["LocalizationOptions"]
+__all__ = ["LocalizationOptions", "default_pair_options"]
+
+
+def default_pair_options() -> PairOptions:
+    """How a query is matched with a reference, unless the caller says otherwise."""
+    return PairOptions(matching=MatchingOptions(subsample=4))
 
 
 @dataclass(frozen=True, slots=True)
