@@ -8,12 +8,24 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-__all__ = ["ERRORS", "EXIT_NO_ANSWER", "EXIT_USAGE", "app", "fail", "say", "write_json"]
+__all__ = [
+    "ERRORS",
+    "EXIT_NO_ANSWER",
+    "EXIT_USAGE",
+    "app",
+    "fail",
+    "progress_bar",
+    "say",
+    "write_json",
+]
 
 EXIT_USAGE = 2
 EXIT_NO_ANSWER = 3
@@ -42,3 +54,17 @@ def say(text: str) -> None:
 def fail(message: str) -> None:
     """One line on standard error, without markup."""
     ERRORS.print(f"error: {' '.join(message.split())}", markup=False, emoji=False, style="red")
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on standard error where that is a terminal; call it with how many of how many."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=ERRORS, transient=True, disable=not ERRORS.is_terminal) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
