@@ -27,6 +27,7 @@ from matcher.matching import MatchingOptions
 from matcher.module import WidebaseModule
 from matcher.photographs import Photographs
 from matcher.pipeline import EncodedImage, Matcher, PairOptions
+from matcher.reconstruction import CloudOptions, PointCloud, Reconstruction
 from matcher.results import PairResult
 from matcher.structures import Camera, ImageSize, Matches, Pose, RelativePose
 
@@ -40,6 +41,7 @@ __all__ = [
     "Camera",
     "CheckpointError",
     "CheckpointInfo",
+    "CloudOptions",
     "DatasetError",
     "EncodedImage",
     "ImageSize",
@@ -55,7 +57,9 @@ __all__ = [
     "PairOptions",
     "PairResult",
     "Photographs",
+    "PointCloud",
     "Pose",
+    "Reconstruction",
     "ReferenceMap",
     "RelativePose",
     "RelativePoseOptions",
