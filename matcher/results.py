@@ -180,6 +180,7 @@ class PairResult:
                 size0=self.size0,
                 size1=self.size1,
                 options=options,
+                confidence=self.confidence.numpy(),
             )
         own1 = maps.points1_in_camera1
         return estimate_relative_pose(
@@ -190,6 +191,7 @@ class PairResult:
             size0=self.size0,
             size1=self.size1,
             options=options,
+            confidence=self.confidence.numpy(),
             points0=_sample(maps.points0, keypoints0, maps.original0_from_network),
             points1=_sample(maps.points1, keypoints1, maps.original1_from_network),
             points1_in_camera1=(

@@ -38,6 +38,8 @@ class RansacOptions:
         confidence: probability that the best model was met, at which the search may stop.
         seed: the same seed and input give the same answer, bit by bit.
         estimator: ``"poselib"`` (LO-RANSAC) or ``"magsac"`` (OpenCV's MAGSAC++).
+        progressive: the correspondences come with the likeliest first, and samples are drawn from
+            those before the rest (PROSAC); few right ones among many wrong are found sooner.
 
     Raises:
         InputError: a value out of its range.
@@ -49,6 +51,7 @@ class RansacOptions:
     confidence: float = 0.9999
     seed: int = 0
     estimator: Estimator = "poselib"
+    progressive: bool = False
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.max_error_px) and self.max_error_px > 0):
@@ -75,6 +78,7 @@ def poselib_options(options: RansacOptions) -> dict[str, Any]:
         "min_iterations": min(options.min_iterations, options.max_iterations),
         "success_prob": options.confidence,
         "seed": options.seed,
+        "progressive_sampling": options.progressive,
     }
 
 
@@ -92,7 +96,7 @@ def poselib_camera(camera: Camera) -> dict[str, Any]:
 def usac_params(options: RansacOptions) -> cv2.UsacParams:
     """OpenCV's USAC set up as MAGSAC++ (what ``cv2.USAC_MAGSAC`` selects), with our seed."""
     params = cv2.UsacParams()
-    params.sampler = cv2.SAMPLING_UNIFORM
+    params.sampler = cv2.SAMPLING_PROSAC if options.progressive else cv2.SAMPLING_UNIFORM
     params.score = cv2.SCORE_METHOD_MAGSAC
     params.loMethod = cv2.LOCAL_OPTIM_SIGMA
     params.final_polisher = cv2.MAGSAC

@@ -66,6 +66,7 @@ def estimate_relative_pose(
     size0: ImageSize,
     size1: ImageSize,
     options: RelativePoseOptions | None = None,
+    confidence: npt.ArrayLike | None = None,
     points0: npt.ArrayLike | None = None,
     points1: npt.ArrayLike | None = None,
     points1_in_camera1: npt.ArrayLike | None = None,
@@ -83,6 +84,8 @@ def estimate_relative_pose(
         size0: size of original image 0.
         size1: size of original image 1.
         options: solver, thresholds, seed.
+        confidence: (M,) how likely each match is right; the likely ones are then tried first
+            (``RansacOptions.progressive``). Only its order counts.
         points0: (M, 3) pointmap at the keypoints of image 0, in camera 0's frame.
         points1: (M, 3) pointmap at the keypoints of image 1, in camera 0's frame too.
         points1_in_camera1: (M, 3) the same in camera 1's frame; ``"procrustes"`` needs it.
@@ -103,20 +106,22 @@ def estimate_relative_pose(
         ("keypoints0", keypoints0, 2), ("keypoints1", keypoints1, 2)
     )
     num_matches = len(rows)
+    order = _likeliest_first(confidence, rows)
     uncalibrated = camera0 is None and camera1 is None
     camera0, camera1 = _complete_cameras(camera0, camera1, size0, size1, focal0_guess, focal1_guess)
     problem = RelativeProblem(
-        keypoints0=pixels0,
-        keypoints1=pixels1,
+        keypoints0=pixels0[order],
+        keypoints1=pixels1[order],
         camera0=camera0,
         camera1=camera1,
         size0=size0,
         size1=size1,
         options=options,
-        points0=_points_at("points0", points0, rows),
-        points1=_points_at("points1", points1, rows),
-        points1_in_camera1=_points_at("points1_in_camera1", points1_in_camera1, rows),
+        points0=_points_at("points0", points0, rows, order),
+        points1=_points_at("points1", points1, rows, order),
+        points1_in_camera1=_points_at("points1_in_camera1", points1_in_camera1, rows, order),
         is_metric=is_metric,
+        is_ordered=confidence is not None,
     )
     answer = _solve(problem, uncalibrated)
     if isinstance(answer, str):
@@ -125,9 +130,11 @@ def estimate_relative_pose(
     if reason is not None:
         return RelativePose.none(num_matches, reason)
     pose, in_metres = _scale(problem, answer)
+    inliers = np.zeros_like(answer.inliers)
+    inliers[order] = answer.inliers
     return RelativePose(
         pose,
-        expand_mask(rows, answer.inliers),
+        expand_mask(rows, inliers),
         method=answer.method,
         is_metric=in_metres,
         camera0=answer.camera0,
@@ -271,13 +278,29 @@ def _known_focal(name: str, camera: Camera | None, guess: float | None) -> float
     return guess
 
 
+def _likeliest_first(
+    confidence: npt.ArrayLike | None, rows: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.intp]:
+    """The order in which the usable matches are tried; as they came, without a confidence."""
+    if confidence is None:
+        return np.arange(np.count_nonzero(rows))
+    values = np.asarray(confidence, dtype=np.float64)
+    if values.shape != (len(rows),):
+        raise InputError("confidence", f"shape ({len(rows)},)", f"{values.shape}")
+    order: npt.NDArray[np.intp] = np.argsort(-values[rows], kind="stable")
+    return order
+
+
 def _points_at(
-    name: str, points: npt.ArrayLike | None, rows: npt.NDArray[np.bool_]
+    name: str,
+    points: npt.ArrayLike | None,
+    rows: npt.NDArray[np.bool_],
+    order: npt.NDArray[np.intp],
 ) -> FloatArray | None:
     if points is None:
         return None
     array = np.asarray(points, dtype=np.float64)
     if array.shape != (len(rows), 3):
         raise InputError(name, f"shape ({len(rows)}, 3)", f"{array.shape}")
-    selected: FloatArray = array[rows]
+    selected: FloatArray = array[rows][order]
     return selected

@@ -75,9 +75,10 @@ class RelativePoseOptions:
                 raise InputError(name, "a positive number of pixels", f"{getattr(self, name)}")
         self.ransac(self.max_epipolar_error_px)  # checks the rest
 
-    def ransac(self, max_error_px: float) -> RansacOptions:
+    def ransac(self, max_error_px: float, *, progressive: bool = False) -> RansacOptions:
         """The same options for one robust estimator with its own threshold."""
         return RansacOptions(
+            progressive=progressive,
             max_error_px=max_error_px,
             max_iterations=self.max_iterations,
             confidence=self.confidence,
@@ -88,7 +89,10 @@ class RelativePoseOptions:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RelativeProblem:
-    """The usable matches and what is known about them."""
+    """The usable matches and what is known about them.
+
+    With ``is_ordered`` the likeliest matches come first.
+    """
 
     keypoints0: FloatArray
     keypoints1: FloatArray
@@ -101,9 +105,14 @@ class RelativeProblem:
     points1: FloatArray | None
     points1_in_camera1: FloatArray | None
     is_metric: bool
+    is_ordered: bool = False
 
     def __len__(self) -> int:
         return len(self.keypoints0)
+
+    def ransac(self, max_error_px: float) -> RansacOptions:
+        """The options of a robust estimator for these matches."""
+        return self.options.ransac(max_error_px, progressive=self.is_ordered)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -131,7 +140,7 @@ def by_essential(problem: RelativeProblem) -> RelativeAnswer | None:
         problem.keypoints1,
         problem.camera0,
         problem.camera1,
-        problem.options.ransac(problem.options.max_epipolar_error_px),
+        problem.ransac(problem.options.max_epipolar_error_px),
     )
     if estimate is None:
         return None
@@ -145,7 +154,7 @@ def by_shared_focal(problem: RelativeProblem) -> RelativeAnswer | None:
         problem.keypoints1,
         problem.size0,
         problem.size1,
-        problem.options.ransac(problem.options.max_epipolar_error_px),
+        problem.ransac(problem.options.max_epipolar_error_px),
     )
     if estimate is None:
         return None
@@ -169,7 +178,7 @@ def by_pnp(problem: RelativeProblem) -> RelativeAnswer | None:
         problem.keypoints1,
         points,
         problem.camera1,
-        problem.options.ransac(problem.options.max_reprojection_error_px),
+        problem.ransac(problem.options.max_reprojection_error_px),
     )
     if estimate is None:
         return None

@@ -299,3 +299,35 @@ def test_keypoints_of_wrong_shape():
             size0=SIZE,
             size1=SIZE,
         )
+
+
+def test_likely_matches_are_tried_first(make_two_views):
+    views = make_two_views(matches=1000, outliers=0.93)
+    # A confidence that is often mistaken: right matches are only likelier to be high.
+    confidence = np.random.default_rng(3).uniform(size=1000) + 0.5 * views.is_inlier
+    blind = solve(views, max_iterations=1000)
+    led = solve(views, max_iterations=1000, confidence=confidence)
+    assert blind.cam1_from_cam0 is None
+    check(led, views)
+    assert led.inlier_mask[views.is_inlier].all()
+    assert led.inlier_mask[~views.is_inlier].mean() < 0.05
+
+
+@ESTIMATORS
+def test_inliers_stay_with_their_rows_whatever_the_confidence(make_two_views, estimator):
+    views = make_two_views(outliers=0.4)
+    views.keypoints0[5] = np.nan
+    confidence = np.random.default_rng(4).uniform(size=len(views.keypoints0))
+    result = solve(views, estimator=estimator, confidence=confidence)
+    check(result, views)
+    expected = views.is_inlier.copy()
+    expected[5] = False
+    assert result.inlier_mask[expected].all()
+    assert not result.inlier_mask[5]
+    assert result.inlier_mask[~expected].mean() < 0.05
+
+
+def test_confidence_of_another_length(make_two_views):
+    views = make_two_views()
+    with pytest.raises(InputError, match=r"confidence: expected shape \(\d+,\), got \(3,\)"):
+        solve(views, confidence=np.ones(3))
