@@ -30,6 +30,7 @@ from matcher.pipeline import PairOptions
 __all__ = ["main"]
 
 _MODULES = {
+    "ablations": "benchmarks.ablations.__main__",
     "calibration": "benchmarks.calibration",
     "page": "benchmarks.page",
     "render-extreme": "benchmarks.datasets.extreme",

@@ -6,14 +6,24 @@ import logging
 
 from rich.logging import RichHandler
 
-from matcher.cli import collection_verbs, pair_verbs, training_verbs
+from matcher.cli import (
+    calibration_verbs,
+    collection_verbs,
+    data_verbs,
+    localization_verbs,
+    pair_verbs,
+    training_verbs,
+)
 from matcher.cli.app import ERRORS, EXIT_USAGE, app, fail
 from matcher.errors import MatcherError
 
 __all__ = ["main"]
 
 # The verbs registered themselves on ``app`` when they were imported.
+assert calibration_verbs
 assert collection_verbs
+assert data_verbs
+assert localization_verbs
 assert pair_verbs
 assert training_verbs
 

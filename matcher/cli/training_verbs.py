@@ -1,176 +1,180 @@
-"""``train`` and ``calibrate``."""
+"""``train`` and ``pretrain``."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import logging
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from matcher.checkpoints import load_checkpoint, save_native
-from matcher.cli.app import app, say, write_json
-from matcher.errors import InputError, MissingDependencyError
-from matcher.training.calibrate import CalibrationOptions, draw_known_pairs, fit_calibration
-from matcher.training.config import DataConfig, Stage, TrainConfig
-from matcher.training.plot import plot_log
-from matcher.training.train import LAST_NAME, LOG_NAME, MODEL_NAME, StepReport, report_record
+from matcher.checkpoints import load_checkpoint
+from matcher.cli.app import app
+from matcher.cli.training_runs import (
+    chosen_config,
+    data_changes,
+    finish,
+    run_session,
+    stage_changes,
+)
+from matcher.errors import InputError
+from matcher.training.config import ConfigT, PretrainConfig, TrainConfig
+from matcher.training.pretrain import PICTURE_NAME
+from matcher.training.pretrain import pretrain as run_pretraining
 from matcher.training.train import train as run_training
 
-__all__ = ["calibrate", "train"]
+__all__ = ["pretrain", "train"]
 
-_log = logging.getLogger(__name__)
+_Out = Annotated[Path, typer.Option(help="Folder of the run.")]
+_Config = Annotated[
+    Path | None, typer.Option(help="A config.json of another run; options override it.")
+]
+_Data = Annotated[
+    list[Path] | None, typer.Option(help="Manifest of views, of pairs or of both (docs/training).")
+]
+_Scenes = Annotated[
+    list[Path] | None, typer.Option(help="Folder of rendered scenes (matcher.synthetic.pool).")
+]
+_Photos = Annotated[list[Path] | None, typer.Option(help="Folder of photographs.")]
+_Pairs = Annotated[list[Path] | None, typer.Option(help="Manifest of matched pairs.")]
+_Views = Annotated[list[Path] | None, typer.Option(help="Manifest of posed depth views.")]
+_Minutes = Annotated[float | None, typer.Option(help="Bound of the whole run.")]
+_Steps = Annotated[
+    int | None, typer.Option(help="Bound in steps, which learning rate and stages then follow.")
+]
+_ImageSize = Annotated[int | None, typer.Option(help="One resolution for all of it.")]
+_BatchSize = Annotated[int | None, typer.Option(help="Pairs a step, with --image-size.")]
+_Freeze = Annotated[
+    list[str] | None, typer.Option(help="stem, encoder, decoder or heads: does not learn.")
+]
+_Device = Annotated[str | None, typer.Option(help="cpu or cuda.")]
+_Threads = Annotated[int | None, typer.Option(help="CPU threads of the training.")]
+_Rate = Annotated[float | None, typer.Option(help="Peak of the learning rate.")]
+_Initialise = Annotated[
+    str | None, typer.Option(help="Name or file of a checkpoint to start from, with its network.")
+]
+_Licence = Annotated[
+    str | None, typer.Option(help="Of the weights; it follows from your data and --initialise.")
+]
+_Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+_Scratch = Annotated[
+    bool, typer.Option("--from-scratch", help="Do not start from the ImageNet trunk.")
+]
 
 
 @app.command()
 def train(
-    out: Annotated[Path, typer.Option(help="Folder of the run.")],
-    config: Annotated[
-        Path | None, typer.Option(help="A config.json of another run; options override it.")
-    ] = None,
-    scenes: Annotated[
-        list[Path] | None, typer.Option(help="Folder of rendered scenes (matcher.synthetic.pool).")
-    ] = None,
-    photos: Annotated[list[Path] | None, typer.Option(help="Folder of photographs.")] = None,
-    pairs: Annotated[list[Path] | None, typer.Option(help="Manifest of matched pairs.")] = None,
-    views: Annotated[list[Path] | None, typer.Option(help="Manifest of posed depth views.")] = None,
-    max_minutes: Annotated[float | None, typer.Option(help="Bound of the whole run.")] = None,
-    image_size: Annotated[int | None, typer.Option(help="One resolution for all of it.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Pairs a step, with --image-size.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads of the training.")] = None,
+    out: _Out,
+    config: _Config = None,
+    data: _Data = None,
+    scenes: _Scenes = None,
+    photos: _Photos = None,
+    pairs: _Pairs = None,
+    views: _Views = None,
+    initialise: _Initialise = None,
+    freeze: _Freeze = None,
+    max_minutes: _Minutes = None,
+    max_steps: _Steps = None,
+    image_size: _ImageSize = None,
+    batch_size: _BatchSize = None,
+    learning_rate: _Rate = None,
+    device: _Device = None,
+    threads: _Threads = None,
     seed: Annotated[int | None, typer.Option(min=0)] = None,
-    from_scratch: Annotated[
-        bool, typer.Option("--from-scratch", help="Do not start from the ImageNet trunk.")
-    ] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    licence: _Licence = None,
+    from_scratch: _Scratch = False,
+    resume: _Resume = False,
+    as_json: _Json = False,
 ) -> None:
-    """Train a model, bounded in time; stop it at will and --resume it later."""
-    if resume and not (out / LAST_NAME).exists():
-        raise InputError("--resume", f"a run in --out ({LAST_NAME})", f"{out}")
-    chosen = _read_config(out / "config.json" if resume and config is None else config)
-    changes: dict[str, Any] = {}
-    sources = {"scene_pools": scenes, "photos": photos, "pair_manifests": pairs}
-    sources |= {"view_manifests": views}
-    given: dict[str, Any] = {
-        name: tuple(map(str, paths)) for name, paths in sources.items() if paths
-    }
-    if given:
-        changes["data"] = dataclasses.replace(chosen.data, **given)
-    for name, value in (
-        ("max_minutes", max_minutes),
-        ("device", device),
-        ("num_threads", threads),
-        ("seed", seed),
-        ("initialise", "random" if from_scratch else None),
-    ):
-        if value is not None:
-            changes[name] = value
-    if image_size is not None:
-        changes["stages"] = (Stage(1.0, image_size, batch_size or 4),)
-    elif batch_size is not None:
-        raise InputError("--batch-size", "--image-size beside it", "--batch-size alone")
-    chosen = dataclasses.replace(chosen, **changes)
-    if chosen.data == DataConfig():
-        raise InputError("--photos, --scenes, --pairs, --views", "at least one source", "none")
-    last = _run(chosen, out, resume)
-    curve = _plot(out)
-    if as_json:
-        write_json(
-            {
-                "model": str(out / MODEL_NAME),
-                "curve": None if curve is None else str(curve),
-                "last": None if last is None else report_record(last),
-            }
-        )
-    else:
-        say(f"wrote {out / MODEL_NAME}" + ("" if curve is None else f" and {curve}"))
+    """Train or fine-tune a model, bounded in time; stop it at will and --resume it later."""
+    start = chosen_config(TrainConfig, out, config, resume)
+    start = _with_start(start, initialise, from_scratch, resume)
+    start = _with_values(
+        start,
+        max_minutes=max_minutes,
+        max_steps=max_steps,
+        learning_rate=learning_rate,
+        device=device,
+        num_threads=threads,
+        seed=seed,
+        licence=licence,
+    )
+    start = data_changes(start, data, scenes, photos, pairs, views)
+    start = stage_changes(start, image_size, batch_size, freeze)
+    last = run_session(run_training, start, out, resume, "train")
+    finish(out, last, as_json)
 
 
 @app.command()
-def calibrate(
-    model: Annotated[str, typer.Argument(help="Name or file of a checkpoint.")],
-    out: Annotated[Path, typer.Option(help="Where to write it with its calibration.")],
-    scenes: Annotated[
-        list[Path] | None, typer.Option(help="Folder of rendered scenes it was not trained on.")
+def pretrain(
+    out: _Out,
+    config: _Config = None,
+    data: _Data = None,
+    scenes: _Scenes = None,
+    photos: _Photos = None,
+    pairs: _Pairs = None,
+    views: _Views = None,
+    initialise: _Initialise = None,
+    mask_ratio: Annotated[
+        float | None, typer.Option(help="Share of the first view that is hidden.")
     ] = None,
-    photos: Annotated[
-        list[Path] | None, typer.Option(help="Folder of photographs it was not trained on.")
-    ] = None,
-    pairs: Annotated[int, typer.Option(help="How many pairs to match.")] = 240,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    max_minutes: _Minutes = None,
+    max_steps: _Steps = None,
+    image_size: _ImageSize = None,
+    batch_size: _BatchSize = None,
+    learning_rate: _Rate = None,
+    device: _Device = None,
+    threads: _Threads = None,
+    seed: Annotated[int | None, typer.Option(min=0)] = None,
+    from_scratch: _Scratch = False,
+    resume: _Resume = False,
+    as_json: _Json = False,
 ) -> None:
-    """Fit a model's match confidence to the truth, and store the mapping with its weights."""
-    if out.suffix != ".safetensors" or not out.parent.is_dir():
-        raise InputError("--out", "a .safetensors file in a folder that exists", f"{out}")
-    options = CalibrationOptions(num_pairs=pairs, seed=seed)
-    loaded = load_checkpoint(model)
-    known = draw_known_pairs(
-        [str(path) for path in scenes or ()], [str(path) for path in photos or ()], options
+    """Pretrain by masked cross-view completion; train --initialise goes on from its model."""
+    start = chosen_config(PretrainConfig, out, config, resume)
+    start = _with_start(start, initialise, from_scratch, resume)
+    start = _with_values(
+        start,
+        max_minutes=max_minutes,
+        max_steps=max_steps,
+        learning_rate=learning_rate,
+        device=device,
+        num_threads=threads,
+        seed=seed,
+        mask_ratio=mask_ratio,
     )
-    calibration, report = fit_calibration(loaded.network, known, options)
-    info = dataclasses.replace(loaded.info, calibration=calibration)
-    save_native(out, loaded.network, info, dtype=torch.float16)
-    if as_json:
-        write_json({"model": str(out), **dataclasses.asdict(report)})
-    else:
-        say(
-            f"wrote {out}; on pairs left out of the fit: expected calibration error "
-            f"{report.expected_calibration_error:.3f}, ROC area of matches {report.match_auc:.3f}, "
-            f"of pairs {report.pair_auc:.3f}"
-        )
+    start = data_changes(start, data, scenes, photos, pairs, views)
+    start = stage_changes(start, image_size, batch_size, None)
+    last = run_session(run_pretraining, start, out, resume, "pretrain")
+    finish(out, last, as_json, picture=out / PICTURE_NAME)
 
 
-def _plot(out: Path) -> Path | None:
-    """The picture of the curve; without matplotlib the run is no less a success."""
-    curve = out / "curve.png"
-    try:
-        plot_log(out / LOG_NAME, curve)
-    except MissingDependencyError as error:
-        _log.warning("%s", error)
-        return None
-    return curve
+def _with_start(
+    config: ConfigT, initialise: str | None, from_scratch: bool, resume: bool
+) -> ConfigT:
+    """The configuration with the weights that a run starts from, and with their network."""
+    if from_scratch and initialise is not None:
+        raise InputError("--from-scratch", "it or --initialise", "both")
+    if resume and (from_scratch or initialise is not None):
+        raise InputError("--resume", "no other weights than those of --out", "other weights")
+    if from_scratch:
+        return dataclasses.replace(config, initialise="random")
+    if initialise is None:
+        return config
+    loaded = load_checkpoint(initialise)
+    # What has been trained needs no time at rest; what is not ours keeps its licence.
+    licence = config.licence if loaded.info.layout == "native" else loaded.info.licence
+    return dataclasses.replace(
+        config,
+        initialise=initialise,
+        model=loaded.network.config,
+        stem_frozen_until=0.0,
+        licence=licence,
+    )
 
 
-def _read_config(path: Path | None) -> TrainConfig:
-    if path is None:
-        return TrainConfig()
-    try:
-        values = json.loads(path.read_text())
-    except OSError as error:
-        raise InputError("--config", "a config.json", f"{path} ({error.strerror})") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError("--config", "JSON", f"{path}: {error}") from None
-    if not isinstance(values, dict):
-        raise InputError("--config", "a JSON object", f"{path}")
-    return TrainConfig.from_dict(values)
-
-
-def _run(config: TrainConfig, out: Path, resume: bool) -> StepReport | None:
-    last: StepReport | None = None
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    # On standard error: standard output is for the answer.
-    console = Console(stderr=True)
-    bar = Progress(*columns, transient=True, console=console, disable=not console.is_terminal)
-    with bar as progress:
-        task = progress.add_task("starting", total=1.0)
-
-        def show(report: StepReport) -> None:
-            nonlocal last
-            last = report
-            text = (
-                f"step {report.step}  {report.pairs_per_second:.1f} pairs/s  "
-                f"points {report.losses.pointmap_error:.3f}  "
-                f"matching {report.losses.matching_error:.3f}"
-            )
-            progress.update(task, completed=min(1.0, report.progress), description=text)
-
-        run_training(config, out, resume=resume, on_report=show)
-    return last
+def _with_values(config: ConfigT, **values: object) -> ConfigT:
+    """The configuration with what was given on the command line."""
+    given: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
+    return dataclasses.replace(config, **given)

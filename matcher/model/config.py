@@ -75,10 +75,10 @@ class ModelConfig:
             raise InputError("stem", "'patch' or 'convolutional'", f"{self.stem!r}")
         if self.stem == "convolutional" and self.patch_size != 16:
             raise InputError("patch_size", "16 with a convolutional stem", f"{self.patch_size}")
-        if (self.head.points == "fused") != (self.stem == "convolutional"):
+        if self.head.points == "fused" and self.stem != "convolutional":
             raise InputError(
                 "head",
-                "a fused head exactly with a convolutional stem",
+                "a fused head with a convolutional stem only",
                 f"{self.head.points} head, {self.stem} stem",
             )
         if self.rope_base <= 0:

@@ -1,4 +1,4 @@
-"""The configuration of a training run."""
+"""The configuration of a training or pretraining run."""
 
 from __future__ import annotations
 
@@ -7,47 +7,15 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from matcher.errors import InputError
 from matcher.model.config import ModelConfig
+from matcher.training.stages import Stage, check_count
 
-__all__ = ["DataConfig", "Stage", "TrainConfig"]
+__all__ = ["ConfigT", "DataConfig", "PretrainConfig", "RunConfig", "Stage", "TrainConfig"]
 
-
-def _check_count(name: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InputError(name, f"a whole number, at least {least}", f"{value!r}")
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """A part of the run at one resolution.
-
-    Attributes:
-        until: share of the run at which the stage ends, in (0, 1].
-        image_size: side of a square training image, pixels; landscape and portrait shapes of about
-            the same area (4:3) are mixed in.
-        batch_size: pairs a step.
-    """
-
-    until: float
-    image_size: int
-    batch_size: int
-
-    def __post_init__(self) -> None:
-        if not 0 < self.until <= 1:
-            raise InputError("stage until", "a share in (0, 1]", f"{self.until}")
-        _check_count("stage image_size", self.image_size, 32)
-        _check_count("stage batch_size", self.batch_size, 1)
-
-    @property
-    def shapes(self) -> tuple[tuple[int, int], ...]:
-        """(height, width) of the images of a batch, multiples of 16."""
-        short = max(16, round(self.image_size * math.sqrt(3 / 4) / 16) * 16)
-        long = max(16, round(self.image_size * math.sqrt(4 / 3) / 16) * 16)
-        square = max(16, round(self.image_size / 16) * 16)
-        return (square, square), (short, long), (long, short)
+ConfigT = TypeVar("ConfigT", bound="RunConfig")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,35 +50,44 @@ class DataConfig:
         for name in ("scene_weight", "photo_weight", "pair_weight", "view_weight"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(name, "a number >= 0", f"{getattr(self, name)}")
-        _check_count("num_matches", self.num_matches, 8)
+        check_count("num_matches", self.num_matches, 8)
 
 
 @dataclass(frozen=True, slots=True)
-class TrainConfig:
-    """Everything that decides a run; stored with every checkpoint.
+class RunConfig:
+    """What every run needs, whatever it learns; stored with every checkpoint.
 
     Attributes:
         model: the network.
         data: the pairs.
         stages: resolutions over the run, in order; the last ends at 1.
-        max_minutes: wall-clock bound of the whole run, resumed parts together.
+        max_minutes: bound of the whole run, resumed parts together.
+        max_steps: a bound in steps. With it, learning rate and stages follow the steps instead of
+            the clock: only such a run, interrupted and resumed, ends with the very same weights.
+        clock: ``wall``, or ``cpu``: the minutes count the processor time of the training process,
+            for comparisons on a machine with other work to do.
         learning_rate: peak, after ``warmup_steps``, decayed by a cosine over the run.
         stem_learning_rate_scale: factor for the convolutional stem.
         stem_frozen_until: share of the run during which the stem stays as it was initialised.
         initialise: ``trunk`` (the stem from an ImageNet trunk), ``random``, or the name or file of
-            a checkpoint of the same network, to train it further.
-        matching_weight, pointmap_weight: the two losses.
-        temperature: of InfoNCE.
+            a checkpoint of the same network (or, for a patch stem, of a CroCo network), to train
+            it further.
         ema_decay: of the averaged weights that are shipped.
         precision: ``bf16`` (autocast) or ``fp32``.
+        compile_steps: compile the network's forward pass; done on a GPU only.
+        device: where to train; under ``torchrun``, ``cuda`` is each process's own GPU.
+        seed: of the weights, the order and the augmentation of the pairs.
         num_threads, num_workers: for the CPU; 0 workers load in the training process.
         checkpoint_minutes, validate_minutes: how often to save and to measure.
+        licence: of the weights that come out; it follows from the data and the initial weights.
     """
 
     model: ModelConfig = field(default_factory=ModelConfig.small)
     data: DataConfig = field(default_factory=DataConfig)
     stages: tuple[Stage, ...] = (Stage(0.5, 192, 8), Stage(0.85, 256, 6), Stage(1.0, 384, 3))
     max_minutes: float = 60.0
+    max_steps: int | None = None
+    clock: Literal["wall", "cpu"] = "wall"
     learning_rate: float = 5e-4
     stem_learning_rate_scale: float = 0.2
     stem_frozen_until: float = 0.25
@@ -118,18 +95,16 @@ class TrainConfig:
     warmup_steps: int = 200
     gradient_clip: float = 1.0
     initialise: str = "trunk"
-    matching_weight: float = 1.0
-    pointmap_weight: float = 0.5
-    match_alpha: float = 1.0
-    temperature: float = 0.07
     ema_decay: float = 0.999
     precision: Literal["bf16", "fp32"] = "bf16"
+    compile_steps: bool = True
     device: str = "cpu"
     seed: int = 0
     num_threads: int = 2
     num_workers: int = 1
     checkpoint_minutes: float = 5.0
     validate_minutes: float = 5.0
+    licence: str = "unknown"
 
     def __post_init__(self) -> None:
         if not isinstance(self.initialise, str) or not self.initialise:
@@ -138,31 +113,33 @@ class TrainConfig:
             )
         if self.initialise == "trunk" and self.model.stem != "convolutional":
             raise InputError("initialise", "'random' without a convolutional stem", "'trunk'")
-        if self.precision not in ("bf16", "fp32"):
-            raise InputError("precision", "'bf16' or 'fp32'", f"{self.precision!r}")
-        if not 0 < self.max_minutes < math.inf:
-            raise InputError("max_minutes", "a positive number", f"{self.max_minutes}")
+        for name, choices in (("precision", ("bf16", "fp32")), ("clock", ("wall", "cpu"))):
+            if getattr(self, name) not in choices:
+                wanted = " or ".join(map(repr, choices))
+                raise InputError(name, wanted, f"{getattr(self, name)!r}")
         ends = [stage.until for stage in self.stages]
         if not ends or ends != sorted(set(ends)) or ends[-1] != 1:
             raise InputError("stages", "ends that rise to 1", f"{ends}")
-        for name in ("learning_rate", "temperature", "gradient_clip"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise InputError(name, "a positive number", f"{getattr(self, name)}")
-        for name in (
-            "stem_learning_rate_scale",
-            "stem_frozen_until",
-            "weight_decay",
-            "matching_weight",
-            "pointmap_weight",
-            "match_alpha",
-            "checkpoint_minutes",
-            "validate_minutes",
+        _check_numbers(self, ("max_minutes", "learning_rate", "gradient_clip"), above_zero=True)
+        _check_numbers(
+            self,
+            (
+                "stem_learning_rate_scale",
+                "stem_frozen_until",
+                "weight_decay",
+                "checkpoint_minutes",
+                "validate_minutes",
+            ),
+        )
+        for name, least in (
+            ("warmup_steps", 0),
+            ("seed", 0),
+            ("num_threads", 1),
+            ("num_workers", 0),
         ):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise InputError(name, "a number >= 0", f"{getattr(self, name)}")
-        for name, least in (("warmup_steps", 0), ("seed", 0), ("num_threads", 1)):
-            _check_count(name, getattr(self, name), least)
-        _check_count("num_workers", self.num_workers, 0)
+            check_count(name, getattr(self, name), least)
+        if self.max_steps is not None:
+            check_count("max_steps", self.max_steps, 1)
         if not 0 <= self.ema_decay < 1:
             raise InputError("ema_decay", "a number in [0, 1)", f"{self.ema_decay}")
 
@@ -173,11 +150,17 @@ class TrainConfig:
                 return index
         return len(self.stages) - 1
 
+    def progress(self, step: int, seconds: float) -> float:
+        """Share of the run that is done: of its steps where they are bounded, else of its time."""
+        if self.max_steps is not None:
+            return step / self.max_steps
+        return seconds / (60 * self.max_minutes)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values that JSON can hold."""
-        values = dataclasses.asdict(self)
+        values = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
         values["model"] = self.model.to_dict()
-        values["stages"] = [dataclasses.asdict(stage) for stage in self.stages]
+        values["stages"] = [stage.to_dict() for stage in self.stages]
         values["data"] = {
             key: list(entry) if isinstance(entry, tuple) else entry
             for key, entry in dataclasses.asdict(self.data).items()
@@ -185,7 +168,7 @@ class TrainConfig:
         return values
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
+    def from_dict(cls: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
         """The inverse of ``to_dict``; raises ``InputError`` on an unknown key or value."""
         try:
             parts = dict(values)
@@ -194,9 +177,63 @@ class TrainConfig:
             if "data" in parts:
                 parts["data"] = DataConfig(**parts["data"])
             if "stages" in parts:
-                parts["stages"] = tuple(Stage(**stage) for stage in parts["stages"])
+                parts["stages"] = tuple(Stage.from_dict(stage) for stage in parts["stages"])
             return cls(**parts)
         except InputError:
             raise
         except (TypeError, ValueError) as error:
             raise InputError("train config", "a complete configuration", str(error)) from None
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig(RunConfig):
+    """A run that learns to match; see ``RunConfig`` for what all runs share.
+
+    Attributes:
+        matching_weight, pointmap_weight: the two losses; a stage may have its own.
+        match_alpha: reward for confident descriptors.
+        temperature: of InfoNCE.
+    """
+
+    matching_weight: float = 1.0
+    pointmap_weight: float = 0.5
+    match_alpha: float = 1.0
+    temperature: float = 0.07
+
+    def __post_init__(self) -> None:
+        # Not super(): a dataclass with slots is another class than the one this method knows.
+        RunConfig.__post_init__(self)
+        _check_numbers(self, ("temperature",), above_zero=True)
+        _check_numbers(self, ("matching_weight", "pointmap_weight", "match_alpha"))
+        for stage in self.stages:
+            if {"encoder", "decoder", "heads"} <= set(stage.frozen):
+                raise InputError("stage frozen", "a part that learns", "all of them")
+
+
+@dataclass(frozen=True, slots=True)
+class PretrainConfig(RunConfig):
+    """A run of masked cross-view completion (CroCo v2); see ``RunConfig`` for the rest.
+
+    Attributes:
+        mask_ratio: share of view 0's patches that is hidden.
+    """
+
+    mask_ratio: float = 0.9
+
+    def __post_init__(self) -> None:
+        RunConfig.__post_init__(self)
+        if not 0 < self.mask_ratio < 1:
+            raise InputError("mask_ratio", "a share in (0, 1)", f"{self.mask_ratio}")
+        for stage in self.stages:
+            if {"encoder", "decoder"} <= set(stage.frozen):
+                raise InputError("stage frozen", "an encoder or a decoder that learns", "neither")
+            if stage.matching_weight is not None or stage.pointmap_weight is not None:
+                raise InputError("stage weights", "none in a pretraining", "a weight of matching")
+
+
+def _check_numbers(config: RunConfig, names: tuple[str, ...], above_zero: bool = False) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if not 0 <= value < math.inf or (above_zero and value == 0):
+            wanted = "a positive number" if above_zero else "a number >= 0"
+            raise InputError(name, wanted, f"{value}")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Iterator
 
@@ -14,8 +16,9 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from matcher.errors import DatasetError, InputError
-from matcher.training.config import TrainConfig
-from matcher.training.samples import TrainingBatch, collate
+from matcher.training.config import RunConfig
+from matcher.training.motion import Motion
+from matcher.training.samples import TrainingBatch, TrainingSample, collate
 from matcher.training.sources import (
     MatchedPhotos,
     PairSource,
@@ -29,15 +32,15 @@ from matcher.training.sources import (
 __all__ = ["PairStream", "build_sources", "held_out_photos", "make_loader"]
 
 _HELD_OUT_EVERY = 25
-_MAX_FAILURES = 50
+_MAX_FAILURES = 25
 
 
-def held_out_photos(config: TrainConfig) -> list[str]:
+def held_out_photos(config: RunConfig) -> list[str]:
     """Photographs that are never trained on: every 25th, for the validation figure."""
     return [str(path) for path in find_photos(config.data.photos)[::_HELD_OUT_EVERY]]
 
 
-def build_sources(config: TrainConfig) -> tuple[list[PairSource], list[float]]:
+def build_sources(config: RunConfig) -> tuple[list[PairSource], list[float]]:
     """The sources that have data, and how often to draw from each.
 
     Raises:
@@ -63,50 +66,113 @@ def build_sources(config: TrainConfig) -> tuple[list[PairSource], list[float]]:
 
 
 class PairStream(IterableDataset[TrainingBatch]):
-    """Batches without end; ``set_stage`` reaches the worker processes."""
+    """Batches without end; ``set_stage`` reaches the worker processes.
 
-    def __init__(self, config: TrainConfig, first_batch: int = 0) -> None:
+    Everything about a pair follows from the seed, the number of its batch, its row and the stage:
+    a resumed run goes on with the very pairs that an uninterrupted one would have seen, and
+    several processes that share a batch draw together what one would have drawn alone.
+
+    Args:
+        config: the run.
+        first_batch: number of the batch to begin with.
+        rank, world_size: this process among those that share every batch.
+
+    Raises:
+        InputError: no source, or a batch that cannot be shared evenly.
+        DatasetError: a source's files are missing or malformed.
+    """
+
+    def __init__(
+        self, config: RunConfig, first_batch: int = 0, *, rank: int = 0, world_size: int = 1
+    ) -> None:
         super().__init__()
+        for stage in config.stages:
+            if stage.batch_size % world_size:
+                raise InputError(
+                    "stage batch_size",
+                    f"a multiple of the {world_size} processes",
+                    f"{stage.batch_size}",
+                )
         self.config = config
         self.first_batch = first_batch
+        self.rank = rank
+        self.world_size = world_size
         self._stage = multiprocessing.Value(ctypes.c_int, 0)
         self.sources, self.probabilities = build_sources(config)
 
     def set_stage(self, index: int) -> None:
-        """Choose the stage of the batches drawn from now on."""
+        """Choose the stage of the batches drawn from now on, in a run bounded by time."""
         self._stage.value = index
 
     def batch(self, number: int) -> TrainingBatch:
-        """The batch with a number: the same number, seed and stage give the same batch."""
-        stage = self.config.stages[self._stage.value]
-        random = np.random.default_rng([self.config.seed, number])
-        shape = stage.shapes[int(random.integers(len(stage.shapes)))]
-        samples = []
-        for _ in range(stage.batch_size):
+        """The batch with a number: the same number, seed and stage give the same batch.
+
+        A pair that cannot be drawn is drawn again, and counted in ``skipped``.
+
+        Raises:
+            DatasetError: many draws in a row failed: the data is wrong, not unlucky.
+        """
+        stage = self.config.stages[self._stage_of(number)]
+        shapes = stage.shapes
+        shape = shapes[int(np.random.default_rng([self.config.seed, number]).integers(len(shapes)))]
+        rows = stage.batch_size // self.world_size
+        samples: list[TrainingSample] = []
+        skipped: list[str] = []
+        for row in range(self.rank * rows, (self.rank + 1) * rows):
+            random = np.random.default_rng([self.config.seed, number, row])
             source = self.sources[int(random.choice(len(self.sources), p=self.probabilities))]
-            samples.append(source.draw(random, shape, self.config.data.num_matches))
-        return collate(samples)
+            samples.append(self._draw(source, random, shape, stage.motion, skipped))
+        return dataclasses.replace(collate(samples), skipped=tuple(skipped))
+
+    def _stage_of(self, number: int) -> int:
+        """Workers draw ahead: only the number of a batch says when it will be used."""
+        if self.config.max_steps is None:
+            return int(self._stage.value)
+        return self.config.stage_index(self.config.progress(number, 0.0))
+
+    def _draw(
+        self,
+        source: PairSource,
+        random: np.random.Generator,
+        shape: tuple[int, int],
+        motion: Motion,
+        skipped: list[str],
+    ) -> TrainingSample:
+        for _ in range(_MAX_FAILURES):
+            try:
+                sample = source.draw(random, shape, self.config.data.num_matches, motion)
+                _check_points(sample)
+                return sample
+            except DatasetError as error:
+                skipped.append(str(error))
+        raise DatasetError(f"{_MAX_FAILURES} draws in a row failed, the last one: {skipped[-1]}")
 
     def __iter__(self) -> Iterator[TrainingBatch]:
         worker = get_worker_info()
         start, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
         if worker is not None:
-            cv2.setNumThreads(0)
-            torch.set_num_threads(1)
-            if hasattr(os, "nice"):
-                os.nice(5)  # the training process waits at every barrier when it is interrupted
+            _prepare_worker()
         number = self.first_batch + start
-        failures = 0
         while True:
-            try:
-                yield self.batch(number)
-                failures = 0
-            except DatasetError:
-                failures += 1
-                # The very first batch, or many in a row: the data is wrong, not unlucky.
-                if number == self.first_batch + start or failures >= _MAX_FAILURES:
-                    raise
+            yield self.batch(number)
             number += step
+
+
+def _prepare_worker() -> None:
+    """One thread, below the training process, and stopped by it alone."""
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+    if hasattr(os, "nice"):
+        os.nice(5)  # the training process waits at every barrier when it is interrupted
+    # Ctrl-C reaches the whole group; the training process decides when its workers end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _check_points(sample: TrainingSample) -> None:
+    for points, valid in ((sample.points0, sample.valid0), (sample.points1, sample.valid1)):
+        if points is not None and valid is not None and not np.isfinite(points[valid]).all():
+            raise DatasetError(f"{sample.source}: NaN or infinity among the points of a pair")
 
 
 def make_loader(stream: PairStream) -> DataLoader[TrainingBatch]:

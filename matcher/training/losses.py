@@ -17,6 +17,7 @@ from torch import Tensor
 from heads.outputs import DenseOutput
 from matcher.errors import InputError
 from matcher.training.masking import (
+    MaskedMean,
     confidence_weighted,
     keep_where,
     masked_mean,
@@ -155,6 +156,7 @@ def total_loss(
     correspondences: Correspondences | None,
     options: LossOptions | None = None,
     temperature: Tensor | None = None,
+    mean: MaskedMean = masked_mean,
 ) -> LossTerms:
     """The training loss of a batch of pairs (MASt3R, section 3.2).
 
@@ -165,6 +167,7 @@ def total_loss(
         correspondences: true matches; ``None`` trains the pointmaps alone.
         options: weights and variants.
         temperature: learned temperature (), > 0, instead of the one in ``options``.
+        mean: over pixels and matches; several processes divide by what all of them count.
 
     Raises:
         InputError: shapes disagree, or correspondences without descriptors to train.
@@ -172,11 +175,13 @@ def total_loss(
     options = options or LossOptions()
     errors = pointmap_errors(output0, output1, targets, options.pointmap)
     alpha = options.pointmap.alpha
-    pointmap = _weighted_view(errors.error0, output0.confidence, errors.counted0, alpha)
-    pointmap = pointmap + _weighted_view(errors.error1, output1.confidence, errors.counted1, alpha)
-    error = masked_mean(errors.error0, errors.counted0) + masked_mean(
-        errors.error1, errors.counted1
+    views = (
+        (errors.error0, output0.confidence, errors.counted0),
+        (errors.error1, output1.confidence, errors.counted1),
     )
+    pointmap = mean(_weighted(*views[0], alpha), errors.counted0)
+    pointmap = pointmap + mean(_weighted(*views[1], alpha), errors.counted1)
+    error = mean(errors.error0, errors.counted0) + mean(errors.error1, errors.counted1)
     total = options.pointmap_weight * pointmap
     matching = matching_error = torch.zeros_like(total)
     num_matches = torch.zeros((), dtype=torch.int64, device=total.device)
@@ -187,6 +192,7 @@ def total_loss(
             correspondences,
             options.matching,
             temperature,
+            mean,
         )
         total = total + options.matching_weight * matching
         num_matches = correspondences.valid.sum()
@@ -207,6 +213,7 @@ def matching_loss(
     pairs: Correspondences,
     options: MatchingLossOptions,
     temperature: Tensor | None = None,
+    mean: MaskedMean = masked_mean,
 ) -> tuple[Tensor, Tensor]:
     """Confidence-weighted and plain mean InfoNCE, both ().
 
@@ -216,6 +223,7 @@ def matching_loss(
         pairs: true matches.
         options: how descriptors are compared.
         temperature: learned temperature (), > 0, instead of the one in ``options``.
+        mean: over the correspondences, see ``total_loss``.
     """
     ignore = None
     radius = options.duplicate_radius_px
@@ -235,7 +243,7 @@ def matching_loss(
         padding_is_negative=options.padding_is_negative,
         probability_floor=options.probability_floor,
     )
-    plain = masked_mean(loss, pairs.valid)
+    plain = mean(loss, pairs.valid)
     if features0.confidence is None or features1.confidence is None:
         return plain, plain
     weighted = confidence_weighted_matching(
@@ -246,7 +254,7 @@ def matching_loss(
         options.alpha,
         options.confidence,
     )
-    total = masked_mean(weighted, pairs.valid)
+    total = mean(weighted, pairs.valid)
     return total + plain if options.plain_descriptors else total, plain
 
 
@@ -262,9 +270,8 @@ def _features_at(output: DenseOutput, pixels: Tensor, negatives: Tensor | None) 
     )
 
 
-def _weighted_view(error: Tensor, confidence: Tensor, counted: Tensor, alpha: float) -> Tensor:
-    weighted = confidence_weighted(error, keep_where(confidence, counted, 1.0), alpha)
-    return masked_mean(weighted, counted)
+def _weighted(error: Tensor, confidence: Tensor, counted: Tensor, alpha: float) -> Tensor:
+    return confidence_weighted(error, keep_where(confidence, counted, 1.0), alpha)
 
 
 def masked_patch_mse(

@@ -1,5 +1,7 @@
 """The manifest of training data: one JSON object a line, a posed view or a pair of images.
 
+Both kinds may stand in one manifest; who reads views leaves out the pairs.
+
 A view record::
 
     {"image": path, "K": 3x3, "cam_from_world": 4x4, "depth": path, "depth_scale": number,
@@ -14,8 +16,9 @@ A pair record::
      "correspondences": path, "group": name}
 
 ``correspondences`` is an ``.npz`` with ``keypoints0`` and ``keypoints1``, (N, 2) float32 pixels, x
-then y, integer = pixel centre; ``cam1_from_cam0`` may be absent. Paths are relative to the
-manifest. Matrices use OpenCV camera axes, and images are free of lens distortion.
+then y, integer = pixel centre; ``K0``, ``K1`` and ``cam1_from_cam0`` may be absent: matches alone
+are enough to train on. Paths are relative to the manifest. Matrices use OpenCV camera axes, and
+images are free of lens distortion.
 """
 
 from __future__ import annotations
@@ -23,31 +26,44 @@ from __future__ import annotations
 import json
 import os
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from matcher.errors import DatasetError, InputError
 from matcher.files import replaced
-from matcher.structures import Camera, FloatArray, Pose
+from matcher.structures import Camera, Pose
+from matcher.training.manifest_lines import ManifestLine, manifest_texts, one_line
 
 __all__ = [
     "CorrespondencePair",
     "PosedView",
     "read_correspondences",
+    "read_manifest",
     "read_pairs",
+    "read_record",
     "read_views",
     "write_correspondences",
     "write_pairs",
     "write_views",
 ]
 
+# What a file that is no whole archive makes NumPy raise.
+_BROKEN_ARCHIVE = (
+    OSError,
+    KeyError,
+    ValueError,
+    TypeError,
+    EOFError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 KeypointArray = npt.NDArray[np.float32]
-_Record = TypeVar("_Record")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,7 +101,7 @@ class CorrespondencePair:
 
     Attributes:
         image0, image1: paths of the photographs.
-        camera0, camera1: their pinhole cameras.
+        camera0, camera1: their pinhole cameras, or ``None``: the training does not need them.
         correspondences: path of the ``.npz`` that ``read_correspondences`` reads.
         group: name of the place.
         cam1_from_cam0: relative pose, translation up to scale, or ``None``.
@@ -93,8 +109,8 @@ class CorrespondencePair:
 
     image0: Path
     image1: Path
-    camera0: Camera
-    camera1: Camera
+    camera0: Camera | None
+    camera1: Camera | None
     correspondences: Path
     group: str
     cam1_from_cam0: Pose | None = None
@@ -115,7 +131,7 @@ def read_views(path: str | os.PathLike[str]) -> list[PosedView]:
         DatasetError: the manifest or a file it names is missing, or a line is malformed; the
             message names the manifest and the line.
     """
-    return list(_read(Path(path), _parse_view))
+    return [record for record in read_manifest(path) if isinstance(record, PosedView)]
 
 
 def read_pairs(path: str | os.PathLike[str]) -> list[CorrespondencePair]:
@@ -125,7 +141,7 @@ def read_pairs(path: str | os.PathLike[str]) -> list[CorrespondencePair]:
         DatasetError: the manifest or a file it names is missing, or a line is malformed; the
             message names the manifest and the line.
     """
-    return list(_read(Path(path), _parse_pair))
+    return [record for record in read_manifest(path) if isinstance(record, CorrespondencePair)]
 
 
 def write_views(path: str | os.PathLike[str], views: Iterable[PosedView]) -> None:
@@ -151,8 +167,8 @@ def read_correspondences(path: str | os.PathLike[str]) -> tuple[KeypointArray, K
         with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
             keypoints0 = np.asarray(archive["keypoints0"], dtype=np.float32)
             keypoints1 = np.asarray(archive["keypoints1"], dtype=np.float32)
-    except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
-        raise DatasetError(f"{path}: cannot read correspondences: {_one_line(error)}") from error
+    except _BROKEN_ARCHIVE as error:
+        raise DatasetError(f"{path}: cannot read correspondences: {one_line(error)}") from error
     if keypoints0.ndim != 2 or keypoints0.shape[1:] != (2,) or keypoints0.shape != keypoints1.shape:
         raise DatasetError(
             f"{path}: expected two arrays of shape (N, 2), "
@@ -175,69 +191,28 @@ def write_correspondences(
         )
 
 
-class _Line:
-    """One record being read: typed access to its fields, errors that name file and line."""
-
-    def __init__(self, manifest: Path, number: int, text: str) -> None:
-        self.manifest = manifest
-        self.number = number
-        try:
-            fields = json.loads(text)
-        except ValueError as error:
-            raise self.error(f"not JSON ({_one_line(error)})") from error
-        if not isinstance(fields, dict):
-            raise self.error(f"expected a JSON object, got {type(fields).__name__}")
-        self.fields: dict[str, Any] = fields
-
-    def error(self, problem: str) -> DatasetError:
-        return DatasetError(f"{self.manifest}:{self.number}: {problem}")
-
-    def has(self, key: str) -> bool:
-        return self.fields.get(key) is not None
-
-    def text(self, key: str) -> str:
-        value = self.fields.get(key)
-        if not isinstance(value, str) or not value:
-            raise self.error(f"{key}: expected a string, got {value!r}")
-        return value
-
-    def file(self, key: str) -> Path:
-        path = self.manifest.parent / self.text(key)
-        if not path.is_file():
-            raise self.error(f"{key}: no such file: {path}")
-        return path
-
-    def number_of(self, key: str) -> float:
-        value = self.fields.get(key)
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise self.error(f"{key}: expected a number, got {value!r}")
-        return float(value)
-
-    def matrix(self, key: str, size: int) -> FloatArray:
-        try:
-            matrix = np.asarray(self.fields.get(key), dtype=np.float64)
-        except (TypeError, ValueError):
-            raise self.error(f"{key}: expected {size} x {size} numbers") from None
-        if matrix.shape != (size, size):
-            raise self.error(f"{key}: expected {size} x {size} numbers, got shape {matrix.shape}")
-        if not np.isfinite(matrix).all():
-            raise self.error(f"{key}: expected finite numbers, got NaN or infinity")
-        return matrix
-
-    def camera(self, key: str) -> Camera:
-        return Camera.from_matrix(self.matrix(key, 3))
-
-    def pose(self, key: str) -> Pose:
-        matrix = self.matrix(key, 4)
-        if not np.allclose(matrix[3], (0.0, 0.0, 0.0, 1.0)):
-            raise self.error(f"{key}: expected the last row 0 0 0 1, got {matrix[3].tolist()}")
-        return Pose.from_matrix(matrix)
-
-    def group(self) -> str:
-        return self.text("group") if self.has("group") else self.manifest.resolve().parent.name
+def read_record(line: ManifestLine) -> PosedView | CorrespondencePair:
+    """The view or pair of a line; raises ``DatasetError`` where it is neither."""
+    is_pair = any(line.has(key) for key in ("image0", "image1", "correspondences"))
+    try:
+        return _parse_pair(line) if is_pair else _parse_view(line)
+    except InputError as error:
+        raise line.error(one_line(error)) from error
 
 
-def _parse_view(line: _Line) -> PosedView:
+def read_manifest(path: str | os.PathLike[str]) -> list[PosedView | CorrespondencePair]:
+    """Read all views and pairs of a manifest, in its order.
+
+    Raises:
+        DatasetError: the manifest or a file it names is missing, or a line is malformed; the
+            message names the manifest and the line.
+    """
+    manifest = Path(path)
+    texts = manifest_texts(manifest)
+    return [read_record(ManifestLine(manifest, number, text)) for number, text in texts]
+
+
+def _parse_view(line: ManifestLine) -> PosedView:
     has_depth = line.has("depth")
     return PosedView(
         image=line.file("image"),
@@ -249,31 +224,16 @@ def _parse_view(line: _Line) -> PosedView:
     )
 
 
-def _parse_pair(line: _Line) -> CorrespondencePair:
+def _parse_pair(line: ManifestLine) -> CorrespondencePair:
     return CorrespondencePair(
         image0=line.file("image0"),
         image1=line.file("image1"),
-        camera0=line.camera("K0"),
-        camera1=line.camera("K1"),
+        camera0=line.camera("K0") if line.has("K0") else None,
+        camera1=line.camera("K1") if line.has("K1") else None,
         correspondences=line.file("correspondences"),
         group=line.group(),
         cam1_from_cam0=line.pose("cam1_from_cam0") if line.has("cam1_from_cam0") else None,
     )
-
-
-def _read(manifest: Path, parse: Callable[[_Line], _Record]) -> Iterator[_Record]:
-    try:
-        lines = manifest.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{manifest}: cannot read the manifest: {_one_line(error)}") from error
-    for number, text in enumerate(lines, start=1):
-        if not text.strip():
-            continue
-        line = _Line(manifest, number, text)
-        try:
-            yield parse(line)
-        except InputError as error:
-            raise line.error(_one_line(error)) from error
 
 
 def _view_record(view: PosedView, folder: Path) -> dict[str, Any]:
@@ -293,11 +253,12 @@ def _pair_record(pair: CorrespondencePair, folder: Path) -> dict[str, Any]:
     record: dict[str, Any] = {
         "image0": _relative(pair.image0, folder),
         "image1": _relative(pair.image1, folder),
-        "K0": pair.camera0.matrix.tolist(),
-        "K1": pair.camera1.matrix.tolist(),
         "correspondences": _relative(pair.correspondences, folder),
         "group": pair.group,
     }
+    for key, camera in (("K0", pair.camera0), ("K1", pair.camera1)):
+        if camera is not None:
+            record[key] = camera.matrix.tolist()
     if pair.cam1_from_cam0 is not None:
         record["cam1_from_cam0"] = pair.cam1_from_cam0.matrix.tolist()
     return record
@@ -311,7 +272,3 @@ def _write(manifest: Path, records: Iterable[dict[str, Any]]) -> None:
 
 def _relative(path: Path, folder: Path) -> str:
     return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

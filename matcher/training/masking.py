@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from matcher.errors import InputError
 
-__all__ = ["confidence_weighted", "keep_where", "lengths", "masked_mean", "precise", "require"]
+__all__ = [
+    "MaskedMean",
+    "confidence_weighted",
+    "keep_where",
+    "lengths",
+    "masked_mean",
+    "precise",
+    "require",
+]
+
+MaskedMean = Callable[[Tensor, Tensor], Tensor]
+"""(values, mask of the same shape) -> the mean of the values where the mask holds, ()."""
 
 _SMALLEST_CONFIDENCE = 1e-10
 

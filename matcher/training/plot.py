@@ -13,7 +13,13 @@ from matcher.errors import DatasetError, MissingDependencyError
 __all__ = ["plot_log"]
 
 _ERRORS = {"matching_error", "pointmap_error"}
-_SHARES = {"within_1px", "within_3px", "within_10px"}
+_SHARES = ("within_1px", "within_3px", "within_10px")
+_COMPLETION = "completion_error"
+_LOSS_TITLES = {
+    "matching_error": "matching loss (InfoNCE, nats)",
+    "pointmap_error": "pointmap error (scale-normalised, both views)",
+    "total": "completion error (normalised pixels; 1: each patch's mean)",
+}
 
 
 def plot_log(log: str | os.PathLike[str], picture: str | os.PathLike[str]) -> None:
@@ -32,27 +38,32 @@ def plot_log(log: str | os.PathLike[str], picture: str | os.PathLike[str]) -> No
     minutes = [record["minutes"] for record in records]
     figure = Figure(figsize=(10, 6), layout="constrained")
     FigureCanvasAgg(figure)
+    completes = bool(records) and not set(records[0]["losses"]) >= _ERRORS
+    losses = ("total",) if completes else ("matching_error", "pointmap_error")
+    measures = (_COMPLETION,) if completes else _SHARES
     axes = figure.subplots(2, 2).ravel()
-    for axis, name, title in (
-        (axes[0], "matching_error", "matching loss (InfoNCE, nats)"),
-        (axes[1], "pointmap_error", "pointmap error (scale-normalised, both views)"),
-    ):
+    for axis, name in zip(axes, losses, strict=False):
         # A loss that was not finite is null in the log, and a gap in the curve.
-        losses = [record["losses"][name] for record in records]
-        axis.plot(minutes, [math.nan if loss is None else loss for loss in losses], linewidth=0.8)
-        axis.set_title(title)
+        values = [record["losses"][name] for record in records]
+        axis.plot(minutes, [math.nan if one is None else one for one in values], linewidth=0.8)
+        axis.set_title(_LOSS_TITLES[name])
     measured = [record for record in records if record.get("validation")]
-    for name in ("within_1px", "within_3px", "within_10px"):
-        axes[2].plot(
+    validation = axes[1] if completes else axes[2]
+    for name in measures:
+        validation.plot(
             [record["minutes"] for record in measured],
             [record["validation"][name] for record in measured],
             marker=".",
             label=name.replace("_", " "),
         )
-    axes[2].set_title("held-out photographs: nearest descriptor")
-    axes[2].set_ylim(0, 1)
+    if completes:
+        validation.set_title("held-out photographs: completion error")
+        axes[2].set_visible(False)
+    else:
+        validation.set_title("held-out photographs: nearest descriptor")
+        validation.set_ylim(0, 1)
     if measured:
-        axes[2].legend()
+        validation.legend()
     running = [record for record in records if record["learning_rate"] > 0]
     axes[3].plot(
         [record["minutes"] for record in running],
@@ -99,9 +110,12 @@ def _is_report(record: object) -> bool:
     if not isinstance(record, dict) or not isinstance(record.get("losses"), dict):
         return False
     numbers = (record.get(name) for name in ("minutes", "learning_rate", "pairs_per_second"))
-    validation = record.get("validation")
-    measured = validation is None or (isinstance(validation, dict) and set(validation) >= _SHARES)
-    return measured and set(record["losses"]) >= _ERRORS and all(_is_number(one) for one in numbers)
+    losses, validation = set(record["losses"]), record.get("validation")
+    completes = "total" in losses and not losses & _ERRORS
+    measures = {_COMPLETION} if completes else set(_SHARES)
+    measured = validation is None or (isinstance(validation, dict) and set(validation) >= measures)
+    known = completes or losses >= _ERRORS
+    return measured and known and all(_is_number(one) for one in numbers)
 
 
 def _is_number(value: object) -> bool:

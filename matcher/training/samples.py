@@ -58,13 +58,17 @@ class TrainingSample:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingBatch:
-    """Pairs of one shape: pixels (B, 3, H, W) in [-1, 1], targets, correspondences."""
+    """Pairs of one shape: pixels (B, 3, H, W) in [-1, 1], targets, correspondences.
+
+    ``sources`` names the source of each pair; ``skipped`` says why draws were left out.
+    """
 
     pixels0: Tensor
     pixels1: Tensor
     targets: PointmapTargets
     correspondences: Correspondences
     sources: tuple[str, ...]
+    skipped: tuple[str, ...] = ()
 
     def to(self, device: torch.device) -> TrainingBatch:
         """The same batch on another device."""
@@ -94,6 +98,7 @@ class TrainingBatch:
                 move(pairs.negatives1_valid),
             ),
             self.sources,
+            self.skipped,
         )
 
 

@@ -212,7 +212,7 @@ def test_activation_ranges_survive_json():
         ({"encoder": {"embed_dim": 16}}, "complete configuration"),
         ({"encoder": {"embed_dim": 18, "depth": 1, "num_heads": 2}}, "embed_dim"),
         ({"stem": "other"}, "stem"),
-        ({"stem": "convolutional"}, "fused head exactly"),
+        ({"head": {"points": "fused", "local_features": "fused"}}, "a convolutional stem only"),
         ({"rope_base": -1}, "rope_base"),
         ({"head": {"points": "magic"}}, "head config"),
         ({"head": {"points": "fused", "local_features": "mlp"}}, "head config"),

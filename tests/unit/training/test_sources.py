@@ -16,8 +16,10 @@ import pytest
 from matcher.errors import DatasetError
 from matcher.structures import ImageSize
 from matcher.synthetic.fixtures import make_test_pair
-from matcher.training import sources
+from matcher.training import homographies, matched_photos, posed_views
 from matcher.training.manifest import write_correspondences
+from matcher.training.posed_depth import overlap_table
+from matcher.training.posed_views import CameraView, crop_view, turn_view
 from matcher.training.samples import TrainingSample
 from matcher.training.sources import (
     DepthGroup,
@@ -25,10 +27,6 @@ from matcher.training.sources import (
     PosedDepth,
     ScenePool,
     SinglePhotos,
-    _CameraView,
-    _crop,
-    _overlaps,
-    _turn,
     find_photos,
     homography_pair,
     posed_groups,
@@ -43,7 +41,8 @@ SHAPE = (96, 128)
 @pytest.fixture
 def plain_colours(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures as they are, so that the tests can measure in them."""
-    monkeypatch.setattr(sources, "photometric", lambda random, image: image)
+    for module in (homographies, matched_photos, posed_views):
+        monkeypatch.setattr(module, "photometric", lambda random, image: image)
 
 
 # --- Homographies of one photograph ---
@@ -147,7 +146,7 @@ class Fixed:
         return self._integer
 
 
-def posed_view() -> tuple[_CameraView, Array, Array]:
+def posed_view() -> tuple[CameraView, Array, Array]:
     """A view whose red and green are column and row, points in the world, and their pixels."""
     rows, columns = np.mgrid[:90, :120]
     image = np.stack([columns, rows, np.zeros_like(rows)], axis=2).astype(np.uint8)
@@ -161,12 +160,12 @@ def posed_view() -> tuple[_CameraView, Array, Array]:
     rays = (np.concatenate([pixels, np.ones((50, 1))], axis=1)) @ np.linalg.inv(k).T
     in_camera = rays * np.random.default_rng(1).uniform(2, 9, (50, 1))
     world = (in_camera - pose[:3, 3]) @ pose[:3, :3]
-    view = _CameraView(image, depth, k, pose)
+    view = CameraView(image, depth, k, pose)
     assert np.abs(project(view, world) - pixels).max() < 1e-9
     return view, world, pixels
 
 
-def project(view: _CameraView, world: Array) -> Array:
+def project(view: CameraView, world: Array) -> Array:
     in_camera = world @ view.cam_from_world[:3, :3].T + view.cam_from_world[:3, 3]
     homogeneous = in_camera @ view.k.T
     return homogeneous[:, :2] / homogeneous[:, 2:]
@@ -175,7 +174,7 @@ def project(view: _CameraView, world: Array) -> Array:
 @pytest.mark.parametrize("turns", range(5))
 def test_a_turned_view_sees_the_same_points(turns: int) -> None:
     view, world, pixels = posed_view()
-    turned = _turn(view, turns)
+    turned = turn_view(view, turns)
     expected, width = pixels, 120
     for turn in range(turns):
         width = 120 if turn % 2 == 0 else 90
@@ -202,7 +201,7 @@ def test_a_cropped_view_sees_the_same_points(
     shape: tuple[int, int], scale: float, window: tuple[int, int]
 ) -> None:
     view, world, pixels = posed_view()
-    cropped = _crop(Fixed(scale, 7), view, shape, smallest=0.7)  # type: ignore[arg-type]
+    cropped = crop_view(Fixed(scale, 7), view, shape, smallest=0.7)  # type: ignore[arg-type]
     assert cropped.image.shape == (*shape, 3)
     assert cropped.depth.shape == shape
     ratio = np.array([shape[1] / window[1], shape[0] / window[0]])
@@ -227,7 +226,7 @@ def rendered_group() -> DepthGroup:
     k = np.stack([pair.k, pair.k])
     depths = [pair.depth0, pair.depth1]
     return DepthGroup(
-        [pair.image0, pair.image1], depths, k, poses, _overlaps(depths, k, poses), True
+        [pair.image0, pair.image1], depths, k, poses, overlap_table(depths, k, poses), True
     )
 
 
@@ -264,7 +263,7 @@ def test_posed_views_share_one_scene() -> None:
 def test_views_of_two_sizes_have_an_overlap() -> None:
     group = rendered_group()
     smaller = [group.depths[0], group.depths[1][:80]]
-    overlaps = _overlaps(smaller, group.intrinsics, group.cam_from_world)
+    overlaps = overlap_table(smaller, group.intrinsics, group.cam_from_world)
     assert 0.3 * group.overlaps[0, 1] < overlaps[0, 1] <= group.overlaps[0, 1]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +16,8 @@ from matcher.errors import DatasetError, InputError
 from matcher.training import datasets
 from matcher.training.config import DataConfig, Stage, TrainConfig
 from matcher.training.datasets import PairStream, build_sources, held_out_photos, make_loader
-from matcher.training.samples import TrainingBatch
+from matcher.training.motion import Motion
+from matcher.training.samples import TrainingBatch, TrainingSample, select_matches
 
 Make = Callable[..., TrainConfig]
 
@@ -62,35 +63,84 @@ def test_workers_share_the_numbers(
     monkeypatch.setattr(datasets, "cv2", SimpleNamespace(setNumThreads=lambda count: None))
     monkeypatch.setattr(datasets, "torch", SimpleNamespace(set_num_threads=lambda count: None))
     monkeypatch.setattr(datasets, "os", SimpleNamespace(nice=lambda step: None))
+    monkeypatch.setattr(datasets.signal, "signal", lambda number, handler: None)
     monkeypatch.setattr(stream, "batch", lambda number: number)
     assert list(islice(stream, 3)) == expected
 
 
-def failing(stream: PairStream, good: Callable[[int], bool]) -> Iterator[int]:
-    def batch(number: int) -> int:
-        if not good(number):
-            raise DatasetError(f"batch {number}")
-        return number
+class Unlucky:
+    """A source whose draws fail as it is told; the number of a draw is its image's colour."""
 
-    stream.batch = batch  # type: ignore[method-assign, assignment]
-    return iter(stream)  # type: ignore[arg-type]
+    def __init__(self, fails: Callable[[int], bool]) -> None:
+        self.fails = fails
+        self.draws = 0
+
+    def draw(
+        self, random: np.random.Generator, shape: tuple[int, int], num_matches: int, motion: Motion
+    ) -> TrainingSample:
+        number = self.draws
+        self.draws += 1
+        if self.fails(number):
+            raise DatasetError(f"draw {number} is broken")
+        image = np.full((*shape, 3), number, dtype=np.uint8)
+        nothing = np.zeros((0, 2))
+        matches = select_matches(random, nothing, nothing, shape, num_matches, exact=True)
+        return TrainingSample(image, image, matches)
 
 
-def test_a_failure_of_the_first_batch_is_raised(toy: Make) -> None:
-    with pytest.raises(DatasetError, match="batch 3"):
-        next(failing(PairStream(toy(), first_batch=3), lambda number: number > 3))
+def unlucky(config: TrainConfig, fails: Callable[[int], bool]) -> PairStream:
+    stream = PairStream(config)
+    stream.sources, stream.probabilities = [Unlucky(fails)], [1.0]
+    return stream
 
 
-def test_later_failures_are_skipped(toy: Make) -> None:
-    numbers = failing(PairStream(toy()), lambda number: number % 3 == 0)
-    assert list(islice(numbers, 4)) == [0, 3, 6, 9]
+def test_a_draw_that_fails_is_replaced_and_counted(toy: Make) -> None:
+    stream = unlucky(toy(stages=(Stage(1.0, 48, 3),)), lambda number: number in (0, 2))
+    batch = stream.batch(0)
+    assert batch.skipped == ("draw 0 is broken", "draw 2 is broken")
+    colours = (batch.pixels0[:, 0, 0, 0] * 127.5 + 127.5).round().tolist()
+    assert colours == [1, 3, 4]
+    assert stream.batch(1).skipped == ()
 
 
 def test_failures_without_end_are_raised(toy: Make) -> None:
-    numbers = failing(PairStream(toy()), lambda number: number < 2)
-    assert list(islice(numbers, 2)) == [0, 1]
-    with pytest.raises(DatasetError, match="batch 51"):
-        next(numbers)
+    stream = unlucky(toy(), lambda number: True)
+    with pytest.raises(DatasetError, match="25 draws in a row failed, the last one: draw 24"):
+        stream.batch(0)
+
+
+def test_points_that_are_not_finite_are_left_out(toy: Make) -> None:
+    stream = PairStream(toy())
+    source = stream.sources[0]
+    draw = source.draw
+
+    def spoiled(*arguments: object) -> TrainingSample:
+        sample = draw(*arguments)  # type: ignore[arg-type]
+        assert sample.points0 is not None
+        assert sample.valid0 is not None
+        sample.points0[tuple(np.argwhere(sample.valid0)[0])] = np.nan
+        return sample
+
+    source.draw = spoiled  # type: ignore[method-assign]
+    with pytest.raises(DatasetError, match="scenes: NaN or infinity among the points of a pair"):
+        stream.batch(0)
+
+
+def test_processes_share_a_batch(toy: Make) -> None:
+    config = toy(stages=(Stage(1.0, 48, 4),))
+    alone = PairStream(config).batch(3)
+    parts = [PairStream(config, rank=rank, world_size=2).batch(3) for rank in (0, 1)]
+    assert torch.equal(torch.cat([part.pixels0 for part in parts]), alone.pixels0)
+    matched = torch.cat([part.correspondences.pixels1 for part in parts])
+    assert torch.equal(matched, alone.correspondences.pixels1)
+    with pytest.raises(InputError, match="stage batch_size: expected a multiple of the 3 proc"):
+        PairStream(config, world_size=3)
+
+
+def test_the_number_decides_the_stage_of_a_run_bounded_by_steps(toy: Make) -> None:
+    config = toy(stages=(Stage(0.5, 32, 1), Stage(1.0, 48, 2)), max_steps=10)
+    stream = PairStream(config)
+    assert [len(stream.batch(number).sources) for number in (0, 4, 5, 9)] == [1, 1, 2, 2]
 
 
 def test_weights_are_shares_and_zero_leaves_out(toy: Make, pool: Path, photos: Path) -> None:
@@ -113,6 +163,7 @@ def test_held_out_photographs_are_not_trained_on(toy: Make, photos: Path) -> Non
     assert [path.name for path in source.photos] == ["b.png"]  # type: ignore[attr-defined]
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_worker_processes_bring_the_same_batches(toy: Make) -> None:
     stream = PairStream(toy(num_workers=2))

@@ -95,7 +95,7 @@ def test_options_override_the_file_and_matplotlib_is_not_needed(
         (b"[1]", "--config: expected a JSON object"),
         (b'{"learning_rat": 1}', "train config: expected a complete configuration"),
         (b'{"max_minutes": -1}', "max_minutes: expected a positive number, got -1"),
-        (b'{"initialise": "random"}', "--photos, --scenes, --pairs, --views: expected"),
+        (b'{"initialise": "random"}', "--data, --photos, --scenes, --pairs, --views: expected"),
         (None, "--config: expected a config.json"),
     ],
 )

@@ -21,14 +21,13 @@ from matcher.training.datasets import PairStream
 from matcher.training.losses import PointmapTargets, total_loss
 from matcher.training.samples import TrainingBatch, collate
 from matcher.training.sources import homography_pair
-from matcher.training.train import (
-    TrainingState,
-    _set_learning_rate,
-    _update,
-    build_state,
+from matcher.training.state import TrainingState, build_state, freeze
+from matcher.training.steps import (
     compute_loss,
     learning_rate_at,
     loss_options,
+    set_learning_rate,
+    update,
 )
 
 Make = Callable[..., TrainConfig]
@@ -75,13 +74,15 @@ def test_a_run_can_start_from_a_checkpoint(toy: Make, tmp_path: Path) -> None:
 def test_the_stem_learns_slower_and_later(toy: Make) -> None:
     config = toy(learning_rate=1e-3, warmup_steps=0, stem_learning_rate_scale=0.2)
     state = build_state(config)
-    assert _set_learning_rate(state, config, 0.0) == pytest.approx(1e-3)
+    assert set_learning_rate(state, config, 0.0) == pytest.approx(1e-3)
     stem = state.network.encoder.stem
     rates = {group["in_stem"]: group["lr"] for group in state.optimizer.param_groups}
     assert rates == {False: pytest.approx(1e-3), True: pytest.approx(2e-4)}
+    assert freeze(state.network, config, 0.0)
+    assert not freeze(state.network, config, 0.1)
     assert not stem.stages[0][0].depthwise.weight.requires_grad
     assert stem.proj.weight.requires_grad
-    _set_learning_rate(state, config, 0.5)
+    assert freeze(state.network, config, 0.5)
     assert stem.stages[0][0].depthwise.weight.requires_grad
 
 
@@ -127,7 +128,7 @@ def test_the_average_moves_by_its_decay(toy: Make, step: int, decay: float) -> N
     before = average.clone()
     with torch.no_grad():
         weight += 1.0  # the average must follow it by 1 - decay
-    assert _update(state, sum(one.sum() for one in state.network.parameters()), config)
+    assert update(state, sum(one.sum() for one in state.network.parameters()), config)
     assert not torch.equal(weight, before + 1)
     torch.testing.assert_close(average, decay * before + (1 - decay) * weight.detach())
 
@@ -138,7 +139,7 @@ def test_a_step_without_a_finite_gradient_is_left_out(toy: Make, factor: float) 
     state = build_state(config)
     before = [one.clone() for one in state.network.parameters()]
     broken = sum(one.square().sum() for one in state.network.parameters()) * factor
-    assert not _update(state, broken, config)
+    assert not update(state, broken, config)
     for old, new, average in zip(
         before, state.network.parameters(), state.average.parameters(), strict=True
     ):
@@ -146,7 +147,7 @@ def test_a_step_without_a_finite_gradient_is_left_out(toy: Make, factor: float) 
         assert torch.equal(old, average)
     assert all(not entry for entry in state.optimizer.state.values())
     good = sum(one.square().sum() for one in state.network.parameters())
-    assert _update(state, good, config)
+    assert update(state, good, config)
     assert all(one.isfinite().all() for one in state.network.parameters())
     assert all(one.isfinite().all() for one in state.average.parameters())
     assert not torch.equal(before[0], next(state.network.parameters()))
@@ -155,7 +156,7 @@ def test_a_step_without_a_finite_gradient_is_left_out(toy: Make, factor: float) 
 def test_gradients_are_clipped(toy: Make) -> None:
     config = toy(gradient_clip=0.5)
     state = build_state(config)
-    _update(state, 1e3 * sum(one.square().sum() for one in state.network.parameters()), config)
+    update(state, 1e3 * sum(one.square().sum() for one in state.network.parameters()), config)
     squares = sum(
         one.grad.square().sum() for one in state.network.parameters() if one.grad is not None
     )
@@ -237,9 +238,9 @@ def test_steps_on_one_batch_lower_the_matching_loss(
     state, batch = build_state(config), homography_batch(photo)
     errors = []
     for _ in range(40):
-        _set_learning_rate(state, config, 0.0)
+        set_learning_rate(state, config, 0.0)
         terms = compute_loss(state.network, batch, config)
-        assert _update(state, terms.total, config)
+        assert update(state, terms.total, config)
         state.step += 1
         errors.append(float(terms.matching_error))
     assert np.mean(errors[-5:]) < 0.4 * errors[0], errors

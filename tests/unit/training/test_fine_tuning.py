@@ -1,0 +1,209 @@
+"""Training further: from matches alone, with frozen parts, from a released checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from heads import HeadConfig
+from matcher.checkpoints import load_checkpoint, write_released
+from matcher.cli import main
+from matcher.errors import DatasetError, InputError
+from matcher.model.config import CroCoConfig, ModelConfig, TransformerConfig
+from matcher.model.croco import CroCoNetwork
+from matcher.model.network import TwoViewNetwork
+from matcher.training.config import DataConfig, Stage, TrainConfig
+from matcher.training.datasets import PairStream
+from matcher.training.manifest import write_correspondences
+from matcher.training.motion import Motion, rotation_degrees
+from matcher.training.posed_depth import ScenePool, _choose_pair
+from matcher.training.state import build_state, initial_network
+from matcher.training.steps import loss_options
+from matcher.training.train import train
+
+Make = Callable[..., TrainConfig]
+
+
+@pytest.fixture
+def matches_only(tmp_path: Path, photo: npt.NDArray[np.uint8]) -> Path:
+    """A manifest of one pair of photographs with matches: no camera, no pose, no depth."""
+    assert cv2.imwrite(str(tmp_path / "0.png"), photo)
+    assert cv2.imwrite(str(tmp_path / "1.png"), photo[:, 10:])
+    grid = np.stack(np.meshgrid(np.arange(20, 250, 6), np.arange(5, 195, 6)), -1).reshape(-1, 2)
+    write_correspondences(tmp_path / "matches.npz", grid, grid - [10, 0])
+    record = {"image0": "0.png", "image1": "1.png", "correspondences": "matches.npz"}
+    manifest = tmp_path / "pairs.jsonl"
+    manifest.write_text(json.dumps(record) + "\n")
+    return manifest
+
+
+def mast3r_like() -> ModelConfig:
+    """The released architecture, tiny: patch stem, two decoders, DPT points, MLP features."""
+    return ModelConfig(
+        encoder=TransformerConfig(32, 2, 2),
+        decoder=TransformerConfig(32, 4, 2),
+        head=HeadConfig(
+            points="dpt",
+            local_features="mlp",
+            feature_dim=16,
+            last_dim=8,
+            layer_dims=(8, 8, 8, 8),
+        ),
+        is_metric=True,
+    )
+
+
+def weights_of(network: torch.nn.Module, start: str) -> list[torch.Tensor]:
+    return [
+        one.detach().clone() for name, one in network.named_parameters() if name.startswith(start)
+    ]
+
+
+def moved(before: list[torch.Tensor], after: list[torch.Tensor]) -> bool:
+    return any(not torch.equal(one, other) for one, other in zip(before, after, strict=True))
+
+
+def test_matches_alone_are_enough(toy: Make, matches_only: Path, tmp_path: Path) -> None:
+    data = DataConfig(pair_manifests=(str(matches_only),), num_matches=64)
+    config = toy(data=data, max_steps=2, max_minutes=60.0, stem_frozen_until=0.0)
+    before = build_state(config).network
+    state = train(config, tmp_path / "out", report_every=1)
+    lines = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
+    assert all(line["losses"]["num_pixels"] == 0 for line in lines)
+    assert all(line["losses"]["pointmap"] == 0 for line in lines)
+    assert all(line["losses"]["num_matches"] > 60 for line in lines)
+    for part in ("encoder.", "decoder.", "head0."):
+        assert moved(weights_of(before, part), weights_of(state.network, part))
+
+
+def test_a_frozen_encoder_stays(toy: Make, matches_only: Path, tmp_path: Path) -> None:
+    data = DataConfig(pair_manifests=(str(matches_only),), num_matches=64)
+    stages = (Stage(1.0, 48, 2, frozen=("encoder",)),)
+    config = toy(data=data, stages=stages, max_steps=2, max_minutes=60.0)
+    before = build_state(config).network
+    state = train(config, tmp_path / "out")
+    assert not moved(weights_of(before, "encoder."), weights_of(state.network, "encoder."))
+    assert moved(weights_of(before, "decoder."), weights_of(state.network, "decoder."))
+    assert state.network.encoder.norm.weight.grad is None
+
+
+def test_a_released_checkpoint_is_fine_tuned(
+    toy: Make,
+    matches_only: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The released layout in, its network, licence and metric flag kept, our format out."""
+    torch.manual_seed(0)
+    released = TwoViewNetwork(mast3r_like())
+    path = tmp_path / "MASt3R_tiny_metric.pth"
+    write_released(path, released)
+    loaded = load_checkpoint(path)
+    base = tmp_path / "base.json"
+    config = toy(max_steps=2, max_minutes=60.0, stages=(Stage(1.0, 64, 2),))
+    base.write_text(json.dumps(config.to_dict()))
+    arguments = ["train", "--config", base, "--out", tmp_path / "out", "--data", matches_only]
+    arguments += ["--initialise", path, "--freeze", "encoder", "--learning-rate", 1e-3]
+    monkeypatch.setattr(sys, "argv", ["widebase", *map(str, arguments)])
+    main()
+    capsys.readouterr()
+    tuned = load_checkpoint(tmp_path / "out" / "model.safetensors")
+    assert tuned.network.config == loaded.network.config
+    assert tuned.info.licence == loaded.info.licence
+    assert tuned.info.licence != "unknown"
+    for old, new in zip(
+        weights_of(loaded.network, "encoder."), weights_of(tuned.network, "encoder."), strict=True
+    ):
+        torch.testing.assert_close(old, new, rtol=1e-3, atol=1e-4)  # float16
+    used = TrainConfig.from_dict(json.loads((tmp_path / "out" / "config.json").read_text()))
+    assert used.stages[0].frozen == ("encoder",)
+    assert loss_options(used).pointmap.normalization == (
+        "mean_distance_unless_metric" if tuned.network.config.is_metric else "mean_distance"
+    )
+
+
+def test_a_run_can_start_from_a_croco_network(toy: Make, tmp_path: Path) -> None:
+    from matcher.checkpoints import CheckpointInfo, save_native
+
+    torch.manual_seed(0)
+    stack = TransformerConfig(32, 2, 2)
+    croco = CroCoNetwork(CroCoConfig(stack, stack))
+    save_native(tmp_path / "croco.safetensors", croco, CheckpointInfo("croco"))
+    head = HeadConfig(points="linear", local_features="mlp")
+    model = ModelConfig(encoder=stack, decoder=stack, head=head)
+    config = toy(model=model, initialise=str(tmp_path / "croco.safetensors"))
+    network = initial_network(config)
+    assert torch.equal(network.encoder.stem.proj.weight, croco.encoder.stem.proj.weight)
+    with pytest.raises(InputError, match="config: expected a patch stem"):
+        initial_network(dataclasses.replace(config, model=ModelConfig.tiny()))
+
+
+def test_stages_have_their_own_weights() -> None:
+    config = TrainConfig(matching_weight=1.0, pointmap_weight=0.5)
+    stage = Stage(1.0, 64, 2, pointmap_weight=0.0)
+    assert loss_options(config).pointmap_weight == 0.5
+    options = loss_options(config, stage)
+    assert (options.matching_weight, options.pointmap_weight) == (1.0, 0.0)
+    assert options.pointmap.normalization == "mean_distance"  # the usual model has no scale
+
+
+@pytest.mark.parametrize(
+    "motion",
+    [
+        Motion(overlap=(0.5, 1.0)),
+        Motion(overlap=(0.05, 0.4)),
+        Motion(rotation_degrees=(0.0, 30.0)),
+        Motion(rotation_degrees=(30.0, 180.0)),
+    ],
+)
+def test_the_motion_of_a_stage_is_kept(pool: Path, motion: Motion) -> None:
+    source = ScenePool([str(pool)])
+    random = np.random.default_rng(0)
+    seen = 0
+    for _ in range(40):
+        group = source.draw_group(random)
+        pair = _choose_pair(random, group, motion)
+        if pair is None:
+            continue
+        seen += 1
+        shared = min(group.overlaps[pair], group.overlaps[pair[::-1]])
+        assert motion.overlap[0] <= shared <= motion.overlap[1]
+        assert motion.allows_rotation(rotation_degrees(group.cam_from_world)[pair])
+    assert seen
+
+
+def test_an_impossible_motion_is_said(toy: Make, pool: Path, monkeypatch: Any) -> None:
+    config = toy(stages=(Stage(1.0, 48, 1, motion=Motion(overlap=(0.9999, 1.0))),))
+    with pytest.raises(DatasetError, match=r"scenes: no two views .*\(overlap 0.9999 to 1, rot"):
+        PairStream(config).batch(0)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"frozen": ("tail",)},
+        {"matching_weight": -1.0},
+        {"motion": {"overlap": [0.5, 0.2]}},
+        {"motion": {"rotation_degrees": [0, 200]}},
+        {"motion": {"overlap": 3}},
+    ],
+)
+def test_impossible_parts_of_a_stage_are_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(InputError):
+        Stage.from_dict({"until": 1.0, "image_size": 64, "batch_size": 2, **changes})
+
+
+def test_something_must_learn() -> None:
+    with pytest.raises(InputError, match="stage frozen: expected a part that learns"):
+        TrainConfig(stages=(Stage(1.0, 64, 2, frozen=("encoder", "decoder", "heads")),))
