@@ -7,7 +7,7 @@ finds nothing is an answer with ``None``; nothing a method matched makes it rais
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import cv2
@@ -61,6 +61,7 @@ def estimate_relative_poses(
     k0: npt.ArrayLike,
     k1: npt.ArrayLike,
     options: EstimatorOptions,
+    confidence: npt.ArrayLike | None = None,
 ) -> list[list[PoseEstimate]]:
     """Relative poses of a calibrated pair.
 
@@ -70,11 +71,17 @@ def estimate_relative_poses(
         k0: (3, 3) intrinsics for these pixels of image 0.
         k1: (3, 3) the same for image 1.
         options: the estimator; its thresholds are Sampson errors in these pixels.
+        confidence: (M,) of the method; only a progressive search looks at it, at its order.
 
     Returns:
         For each threshold a list with one estimate a repeat.
     """
     cameras = Camera.from_matrix(k0), Camera.from_matrix(k1)
+    sure = np.zeros(0) if confidence is None else np.asarray(confidence, dtype=np.float64)
+    is_ordered = options.progressive and len(np.unique(sure)) > 1
+    if is_ordered:
+        order = np.argsort(-sure, kind="stable")
+        keypoints0, keypoints1 = np.asarray(keypoints0)[order], np.asarray(keypoints1)[order]
 
     def search(
         pixels0: FloatArray, pixels1: FloatArray, threshold: float, seed: int
@@ -83,7 +90,7 @@ def estimate_relative_poses(
             return PoseEstimate(None)
         if options.estimator == "opencv-ransac":
             return _opencv_pose(pixels0, pixels1, *cameras, threshold, options)
-        ransac = _ransac_options(options, threshold, seed)
+        ransac = replace(_ransac_options(options, threshold, seed), progressive=is_ordered)
         found = estimate_essential(pixels0, pixels1, *cameras, ransac)
         if found is None or found.num_inliers < _MIN_POSE_MATCHES:
             return PoseEstimate(None)

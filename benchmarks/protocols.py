@@ -41,6 +41,12 @@ POSE_PRESETS: dict[str, Protocol] = _by_name(
         note="PoseLib LO-RANSAC at 1 px, the same for every data set and method",
     ),
     Protocol(
+        name="ours-progressive",
+        estimator=EstimatorOptions("poselib", (1.0,), progressive=True),
+        is_headline=True,
+        note="as ours, but samples come from each method's most confident matches first (PROSAC)",
+    ),
+    Protocol(
         name="loftr",
         estimator=EstimatorOptions(
             "opencv-ransac",

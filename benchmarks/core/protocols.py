@@ -72,6 +72,8 @@ class EstimatorOptions:
         mean_focal: ``pair`` divides the threshold by the mean focal of both cameras; ``loftr`` by
             mean(fx0, fy1, fx0, fy1), as that evaluation does.
         seed: of sampling and estimator.
+        progressive: samples are drawn from each method's most confident matches first (PROSAC);
+            methods that give no confidence are searched as ever.
     """
 
     estimator: Estimator = "poselib"
@@ -82,8 +84,11 @@ class EstimatorOptions:
     max_matches: int = 0
     mean_focal: Literal["pair", "loftr"] = "pair"
     seed: int = 0
+    progressive: bool = False
 
     def __post_init__(self) -> None:
+        if self.progressive and (self.estimator != "poselib" or self.repeats > 1):
+            raise InputError("progressive", "poselib and one repeat", f"{self}")
         if self.estimator not in get_args(Estimator):
             raise InputError("estimator", " or ".join(get_args(Estimator)), f"{self.estimator!r}")
         if not self.thresholds or min(self.thresholds) <= 0:

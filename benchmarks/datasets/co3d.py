@@ -62,7 +62,7 @@ PROTOCOLS: dict[str, Protocol] = {
             "found with the annotated focals, which the published networks do not use"
         ),
     ),
-    **{name: preset for name, preset in POSE_PRESETS.items() if name != "ours"},
+    **{name: preset for name, preset in POSE_PRESETS.items() if not name.startswith("ours")},
 }
 _METRICS = ("RRA@15", "RTA@15", "mAA(30)")
 PUBLISHED_VALUES: tuple[PublishedValue, ...] = (

@@ -49,7 +49,7 @@ PROTOCOLS: dict[str, Protocol] = {
             "focals, which the published networks do not use"
         ),
     ),
-    **{name: preset for name, preset in POSE_PRESETS.items() if name != "ours"},
+    **{name: preset for name, preset in POSE_PRESETS.items() if not name.startswith("ours")},
 }
 PUBLISHED_VALUES: tuple[PublishedValue, ...] = (
     *published_row("MASt3R", ("mAA(30)",), (76.4,), "MASt3R paper"),

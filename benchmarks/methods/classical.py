@@ -24,7 +24,7 @@ _NUM_FEATURES = 4096
 
 def mutual_ratio_matches(
     features0: npt.NDArray[Any], features1: npt.NDArray[Any], ratio: float
-) -> npt.NDArray[np.int64]:
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
     """Nearest neighbours that choose each other and are clearly nearer than the second nearest.
 
     Args:
@@ -34,10 +34,11 @@ def mutual_ratio_matches(
         ratio: the nearest must be closer than this share of the second nearest's distance.
 
     Returns:
-        (K, 2) indexes into both, in the order of the first.
+        (K, 2) indexes into both, in the order of the first, and (K,) 1 minus the ratio of the two
+        nearest distances of each, which is above 1 - ``ratio``.
     """
     if min(len(features0), len(features1)) < 2:
-        return np.zeros((0, 2), dtype=np.int64)
+        return np.zeros((0, 2), dtype=np.int64), np.zeros(0)
     is_binary = features0.dtype == np.uint8
     rows0, rows1 = _rows(features0), _rows(features1)
     # OpenCV's SIFT descriptors are whole numbers up to 255, and bits are 0 or 1: all products and
@@ -52,7 +53,9 @@ def mutual_ratio_matches(
     back = (squared + norms0[:, None]).argmin(dim=0)
     here = torch.arange(len(rows0))
     kept = is_clear & (back[index[:, 0]] == here)
-    return torch.stack([here[kept], index[kept, 0]], dim=1).numpy()
+    shares = nearest[kept, 0].double() / nearest[kept, 1].double()
+    matches = torch.stack([here[kept], index[kept, 0]], dim=1).numpy()
+    return matches, (1 - (shares if is_binary else shares.sqrt())).numpy()
 
 
 def _rows(features: npt.NDArray[Any]) -> torch.Tensor:
@@ -80,8 +83,9 @@ class ClassicalMethod:
         (points0, features0), (points1, features1) = map(self._describe, (image0, image1))
         if features0 is None or features1 is None:
             return MatchPrediction.failed(NO_MATCHES)
-        matches = mutual_ratio_matches(features0, features1, self.ratio)
-        return index_matches(cv2.KeyPoint.convert(points0), cv2.KeyPoint.convert(points1), matches)
+        matches, confidence = mutual_ratio_matches(features0, features1, self.ratio)
+        ends = cv2.KeyPoint.convert(points0), cv2.KeyPoint.convert(points1)
+        return index_matches(*ends, matches, confidence)
 
     def _describe(self, image: RgbArray) -> tuple[Sequence[cv2.KeyPoint], npt.NDArray[Any] | None]:
         """Keypoints, and their descriptors; OpenCV gives ``None`` where it found nothing."""
@@ -94,7 +98,7 @@ def _classical(name: str, detector: cv2.Feature2D, ratio: float, settings: str) 
         name,
         _LICENCE,
         f"OpenCV {cv2.__version__}",
-        f"{settings}, ratio {ratio}, mutual nearest neighbours",
+        f"{settings}, ratio {ratio}, mutual nearest neighbours; confidence 1 - ratio",
     )
     return ClassicalMethod(info, detector, ratio)
 

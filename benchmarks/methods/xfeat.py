@@ -77,7 +77,12 @@ class XFeatMethod:
         here = torch.arange(len(forward), device=forward.device)
         kept = backward[forward] == here
         matches = torch.stack([here[kept], forward[kept]], dim=1).cpu().numpy()
-        return index_matches(one.keypoints.cpu().numpy(), two.keypoints.cpu().numpy(), matches)
+        return index_matches(
+            one.keypoints.cpu().numpy(),
+            two.keypoints.cpu().numpy(),
+            matches,
+            similarity[here[kept], forward[kept]].cpu().numpy(),
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -149,7 +154,8 @@ def _xfeat(options: MethodOptions) -> XFeatMethod:
         "xfeat",
         _LICENCE,
         f"{package_version(_PACKAGE)}, sha256 {file_sha256(weights_file(_MODULE, _XFEAT))}",
-        f"{_NUM_FEATURES} features, mutual nearest neighbours, {options.device}",
+        f"{_NUM_FEATURES} features, mutual nearest neighbours, confidence its cosine, "
+        f"{options.device}",
     )
     return XFeatMethod(info, _build_extractor(options.device))
 

@@ -67,7 +67,9 @@ class PoseTask:
         sample, prediction, truth = answered.sample, answered.prediction, _truth(answered.sample)
         keypoints0, keypoints1 = resized_keypoints(answered)
         k0, k1 = resized_intrinsics(truth, answered.frame)
-        estimates = estimate_relative_poses(keypoints0, keypoints1, k0, k1, protocol.estimator)
+        estimates = estimate_relative_poses(
+            keypoints0, keypoints1, k0, k1, protocol.estimator, prediction.confidence
+        )
         angles = [
             [pose_errors_deg(estimate.pose, truth.cam1_from_cam0) for estimate in row]
             for row in estimates

@@ -70,6 +70,24 @@ def test_pose_with_noise_and_wrong_matches(estimator):
     assert 120 <= found.num_inliers <= 200
 
 
+def test_a_progressive_search_starts_with_the_confident_matches():
+    ends = matches(600, 0.2, 0.9, seed=5)
+    bad = np.linalg.norm(ends[1] - matches(600, 0.2, 0.0, seed=5)[1], axis=1) > 1e-9
+    confidence = np.random.default_rng(1).uniform(size=600) + 0.6 * ~bad
+    options = EstimatorOptions(max_iterations=300)
+    [[blind]] = estimate_relative_poses(*ends, K0, K1, options, confidence)
+    progressive = replace(options, progressive=True)
+    [[led]] = estimate_relative_poses(*ends, K0, K1, progressive, confidence)
+    assert blind.pose is None or error(blind) > 5
+    assert error(led) < 1
+    # Equal confidences say nothing about the order: the search is the ordinary one.
+    [[same]] = estimate_relative_poses(*ends, K0, K1, progressive, np.ones(600))
+    [[plain]] = estimate_relative_poses(*ends, K0, K1, options)
+    assert same.num_inliers == plain.num_inliers
+    with pytest.raises(InputError, match="progressive"):
+        EstimatorOptions("opencv-ransac", progressive=True)
+
+
 def test_one_answer_for_each_threshold_and_repeat():
     options = EstimatorOptions(
         thresholds=(0.5, 1.0, 3.0), max_iterations=2000, repeats=2, max_matches=50

@@ -178,15 +178,18 @@ def test_mutual_ratio_matches_agree_with_opencv(is_binary):
         features0, features1 = features0.astype(np.float32), features1.astype(np.float32)
     matcher = cv2.BFMatcher(cv2.NORM_HAMMING if is_binary else cv2.NORM_L2)
     back = {m.queryIdx: m.trainIdx for m in matcher.match(features1, features0)}
-    expected = [
-        (best.queryIdx, best.trainIdx)
+    kept = [
+        (best, second)
         for best, second in matcher.knnMatch(features0, features1, k=2)
         if best.distance < 0.8 * second.distance and back[best.trainIdx] == best.queryIdx
     ]
-    found = mutual_ratio_matches(features0, features1, 0.8)
+    expected = [(best.queryIdx, best.trainIdx) for best, _ in kept]
+    ratios = [best.distance / second.distance for best, second in kept]
+    found, confidence = mutual_ratio_matches(features0, features1, 0.8)
     assert len(expected) > 100
     assert [tuple(row) for row in found.tolist()] == expected
-    assert len(mutual_ratio_matches(features0[:1], features1, 0.8)) == 0
+    assert confidence == pytest.approx(1 - np.array(ratios), abs=1e-6)
+    assert len(mutual_ratio_matches(features0[:1], features1, 0.8)[0]) == 0
 
 
 def _deform_by_definition(x, offset, weight, padding):
