@@ -16,6 +16,7 @@ from PIL import Image
 
 from matcher import Matcher
 from matcher.alignment.reconstruct import reconstruct as reconstruct_photographs
+from matcher.cli import pair_verbs
 from matcher.cli.app import (
     ERRORS,
     EXIT_NO_ANSWER,
@@ -32,8 +33,6 @@ from matcher.cli.pair_verbs import (
     MaxSize,
     ModelName,
     Seed,
-    _load,
-    _options,
 )
 from matcher.errors import InputError, MissingDependencyError
 from matcher.export.mapping import map_with_colmap
@@ -114,7 +113,9 @@ def reconstruct(
     known = _known_cameras(camera, cameras, photographs)
     named = None if pairs is None else _named_pairs(pairs, photographs)
     _make_folder(out)
-    matcher = _load(model, device, _options(max_size, crops, True, None, seed))
+    matcher = pair_verbs._load(
+        model, device, pair_verbs._options(max_size, crops, True, None, seed)
+    )
     if mapper is None:
         with progress_bar("reconstructing") as report:
             found = reconstruct_photographs(

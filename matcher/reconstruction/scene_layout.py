@@ -29,7 +29,7 @@ FRUSTUM_EDGES = ((0, 1), (0, 2), (0, 3), (0, 4), (1, 2), (2, 3), (3, 4), (4, 1),
 
 _MEAN_UP_WEIGHT = 0.005
 _AZIMUTH_DEG, _ELEVATION_DEG = 32.0, 24.0
-_FITTED_SHARE, _FITTING_STEPS = 0.97, 12
+_FITTED_SHARE, _FITTED_POINTS, _FITTING_STEPS = 0.97, 30_000, 12
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -138,7 +138,7 @@ def three_quarter_view(
     """
     up = up_direction(images)
     centers = np.array([image.center for image in images]).reshape(-1, 3)
-    shown = positions if len(positions) else centers
+    shown = positions[:: len(positions) // _FITTED_POINTS + 1] if len(positions) else centers
     if not len(shown):
         shown = np.zeros((1, 3))
     level = _axes(_mean_ahead(images), up, level=True)

@@ -118,40 +118,47 @@ def _splat(
     near = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
     # Far to near: where several points fall into one pixel, numpy keeps the last, the nearest.
     order = np.flatnonzero(near)[np.argsort(-z[near])]
-    flat = (rows[order] * width + columns[order]).astype(np.int64)
-    layer = _Canvas(np.full_like(canvas.depth, np.inf), np.zeros_like(canvas.colors))
-    layer.depth.reshape(-1)[flat] = z[order]
-    layer.colors.reshape(-1, 3)[flat] = colors[ahead][order]
+    cells = (rows[order] * width + columns[order]).astype(np.int64)
+    front = np.full(canvas.depth.size, -1, dtype=np.int64)
+    front[cells] = order
+    cells = np.flatnonzero(front >= 0)
+    points = front[cells]
     # Nearer points look larger, as surfaces do; lines do not.
-    usual = float(np.median(z[near])) if grows and len(order) else 0.0
-    _spread(canvas, layer, diameter / 2, usual)
+    usual = float(np.median(z[points])) if grows and len(points) else 0.0
+    growth = np.clip(usual / z[points], 1.0, _MOST_GROWTH)
+    radii = diameter / 2 * growth
+    largest = np.argsort(-radii)
+    chosen = points[largest]
+    _spread(
+        canvas, cells[largest], radii[largest], z[chosen].astype(np.float32), colors[ahead][chosen]
+    )
 
 
-def _spread(canvas: _Canvas, layer: _Canvas, radius: float, usual: float) -> None:
-    """Grow the pixels of a layer to discs; the nearest wins in each pixel of the canvas.
+def _spread(
+    canvas: _Canvas,
+    cells: npt.NDArray[np.int64],
+    radii: FloatArray,
+    depth: npt.NDArray[np.float32],
+    colors: npt.NDArray[np.uint8],
+) -> None:
+    """Grow pixels to discs; the nearest wins in each pixel of the canvas.
 
-    A disc has ``radius`` at the depth ``usual``, and up to twice as much nearer by.
+    The pixels are all different and come by falling radius: moved by one offset they stay
+    different, and those that reach so far come first.
     """
     height, width = canvas.depth.shape
-    growth = np.clip(usual / layer.depth, 1.0, _MOST_GROWTH) if usual else 1.0
-    squared = np.broadcast_to((radius * growth) ** 2, layer.depth.shape)
-    reach = int(radius * (_MOST_GROWTH if usual else 1.0))
+    rows, columns = np.divmod(cells, width)
+    flat_depth, flat_colors = canvas.depth.reshape(-1), canvas.colors.reshape(-1, 3)
+    reach = int(radii[0]) if len(radii) else -1
     for down in range(-reach, reach + 1):
         for right in range(-reach, reach + 1):
-            distance = down * down + right * right
-            if distance > (reach + 0.5) ** 2:
-                continue
-            to = (
-                slice(max(down, 0), height + min(down, 0)),
-                slice(max(right, 0), width + min(right, 0)),
-            )
-            of = (
-                slice(max(-down, 0), height + min(-down, 0)),
-                slice(max(-right, 0), width + min(-right, 0)),
-            )
-            wins = (layer.depth[of] < canvas.depth[to]) & (distance <= squared[of])
-            canvas.depth[to][wins] = layer.depth[of][wins]
-            canvas.colors[to][wins] = layer.colors[of][wins]
+            count = int(np.searchsorted(-radii, -np.hypot(down, right), side="right"))
+            x, y = columns[:count] + right, rows[:count] + down
+            inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+            places = np.where(inside, y * width + x, 0)
+            wins = np.flatnonzero(inside & (depth[:count] < flat_depth[places]))
+            flat_depth[places[wins]] = depth[wins]
+            flat_colors[places[wins]] = colors[wins]
 
 
 def _shade(canvas: _Canvas) -> None:
