@@ -38,7 +38,7 @@ _ASPECT_TOLERANCE = 0.02
 _NEIGHBOURS, _FEWEST_AROUND = 8, 4
 _WORST_CONDITION = 1e8
 _LARGEST_MISFIT_PX = 2.0
-_MOST_STRETCH = 6.0
+_LARGEST_SCALE = 3.5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -285,8 +285,8 @@ def _carried(
     solution[enough] = np.linalg.solve(normal[enough], right[enough])
     squares = np.sum((design @ solution - targets) ** 2, axis=2)
     misfit = np.sqrt((weights * squares).sum(axis=1) / weights.sum(axis=1).clip(1e-12))
-    stretch = np.linalg.norm(solution[:, 1:], axis=(1, 2))
-    # Matches around an edge go two ways: no affine map fits them.
+    scale = np.linalg.norm(solution[:, 1:], axis=(1, 2)) / np.sqrt(2)
+    # Matches around an edge go two ways: no affine map fits them, or only one that tears.
     with np.errstate(invalid="ignore"):
-        good = (misfit <= _LARGEST_MISFIT_PX * np.maximum(stretch, 1)) & (stretch <= _MOST_STRETCH)
+        good = (misfit <= _LARGEST_MISFIT_PX * scale.clip(1, 2)) & (scale <= _LARGEST_SCALE)
     return np.where(good[:, None], solution[:, 0], np.nan)

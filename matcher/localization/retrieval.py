@@ -167,7 +167,8 @@ class RetrievalIndex:
         if not source.is_file():
             raise DatasetError(f"no retrieval index at {source}")
         try:
-            with np.load(source, allow_pickle=False) as stored:
+            # NumPy leaves a broken archive open that it opened itself.
+            with source.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
                 descriptors, header = (stored[key] for key in _KEYS)
             values = json.loads(str(header))
             names = tuple(map(str, values["names"]))
