@@ -37,6 +37,7 @@ _MODULES = {
     "speed": "benchmarks.speed.suite",
     "speed.matching": "benchmarks.speed.matching",
     "speed.pair": "benchmarks.speed.pair",
+    "speed.scenes": "benchmarks.speed.scenes",
 }
 """Names that are programs of their own."""
 

@@ -90,7 +90,9 @@ class SceneBuilder:
 
     def __init__(self, random: SceneRandom, textures: int, counts: ShapeCounts = COUNTS) -> None:
         self.random, self.textures, self.counts = random, textures, counts
-        self.parts = {kind: _Parts() for kind in dict.fromkeys(counts.kinds[:-1])}
+        self.parts: dict[str, _Parts] = {
+            kind: _Parts() for kind in dict.fromkeys(counts.kinds[:-1])
+        }
         self.enclosure = _Parts()
 
     def _face_extent(self, half: Tensor) -> Tensor:
@@ -173,7 +175,7 @@ class SceneBuilder:
         num = self.random.num
         nowhere = torch.tensor([0.0, 0.0, -500.0], dtype=torch.float64).expand(num, 3)
         for kind, parts in self.parts.items():
-            count = self.counts.kinds.count(kind)  # type: ignore[arg-type]
+            count = self.counts.kinds.count(kind)
             assert len(parts.center) <= count, f"{kind}: {len(parts.center)} of {count}"
             while len(parts.center) < count:
                 self.add(kind, nowhere, torch.full_like(nowhere, 0.01))

@@ -32,6 +32,7 @@ class CameraOptions:
         candidates: how many cameras a scene are tried; the views are chosen among them.
         big_roll: share of cameras rolled by up to 45 degrees instead of 12.
         overlap: range in which the overlaps of the views are spread.
+        zoom: largest factor by which a third of the candidates have a longer lens than that.
     """
 
     field_of_view: tuple[float, float] = (40.0, 90.0)
@@ -39,11 +40,14 @@ class CameraOptions:
     candidates: int = 32
     big_roll: float = 0.12
     overlap: tuple[float, float] = (0.05, 1.0)
+    zoom: float = 1.0
 
     def __post_init__(self) -> None:
         low, high = self.field_of_view
         if not 1 <= low <= high <= 150:
             raise InputError("field_of_view", "1 <= low <= high <= 150 degrees", f"{low}, {high}")
+        if self.zoom < 1:
+            raise InputError("zoom", "at least 1", f"{self.zoom}")
         if self.candidates < 2:
             raise InputError("candidates", "at least 2", f"{self.candidates}")
 
@@ -169,6 +173,9 @@ def _intrinsics(draw: _Draw, size: ImageSize, options: CameraOptions) -> Tensor:
     shared = draw.uniform(0, 1)[:, :1] < 0.5
     angle = torch.where(shared, angle[:, :1], angle)
     focal = 0.5 * max(size.height, size.width) / torch.tan(angle / 2)
+    if options.zoom > 1:
+        longer = (draw.uniform(0, 1) ** 0.7 * math.log(options.zoom)).exp()
+        focal = focal * torch.where(draw.uniform(0, 1) < 1 / 3, longer, 1.0)
     k = torch.zeros(*draw.shape, 3, 3, dtype=torch.float64, device=draw.device)
     k[..., 0, 0] = focal
     k[..., 1, 1] = focal

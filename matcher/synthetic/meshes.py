@@ -165,6 +165,7 @@ def add_meshes(
     models: Sequence[MeshModel],
     texture_starts: Sequence[int],
     photo_share: float = 0.3,
+    share: float = 1.0,
 ) -> Scene:
     """Stand one random mesh in each scene, turned about the vertical, where views will look.
 
@@ -174,6 +175,7 @@ def add_meshes(
         models: meshes to choose from.
         texture_starts: first row of each model's textures in the atlas of the scenes.
         photo_share: how often a mesh wears a random texture of the atlas instead of its own.
+        share: how many of the scenes get one.
     """
     if not models or len(models) != len(texture_starts):
         raise InputError(
@@ -187,6 +189,8 @@ def add_meshes(
     anchor, size = scene.anchor.cpu(), scene.anchor_size.cpu()
     attention = scene.attention.cpu().clone()
     for row in range(num):
+        if share < 1 and float(torch.rand((), generator=generator)) >= share:
+            continue
         choice = int(torch.randint(len(models), (1,), generator=generator))
         model, used = models[choice], len(models[choice].triangles)
         angle, photo, stretch = torch.rand(3, generator=generator).tolist()

@@ -240,13 +240,13 @@ def avenue(random: SceneRandom, atlas: MipAtlas) -> Scene:
         railing(build, fence, random.uniform(1.5, 4), 1.0)
     for _ in range(3):
         bollard = xyz(0.07 + zero, 0.07 + zero, 0.45 + zero)
-        spot = xyz(random.sign() * (width - 2.6), random.uniform(-6, 6), 0.45 + zero)
-        build.put("cylinder", spot, bollard, role="skin")
+        place = xyz(random.sign() * (width - 2.6), random.uniform(-6, 6), 0.45 + zero)
+        build.put("cylinder", place, bollard, role="skin")
     _cables(
         build, Frame(xyz(zero, random.uniform(-8, 8), zero), random.yaw(0.2)), width, 5.5 + zero
     )
-    middle = Frame(xyz(zero, zero, zero), yaw_matrix(zero + math.pi / 2))
-    _people_and_cars(build, middle, 10 + zero, 0.5 * width)
+    along = Frame(xyz(zero, zero, zero), yaw_matrix(zero + math.pi / 2))
+    _people_and_cars(build, along, 10 + zero, 0.5 * width)
     return build.finish_place(
         attention,
         distance=(4.0, 24.0),
@@ -288,8 +288,8 @@ def garden(random: SceneRandom, atlas: MipAtlas) -> Scene:
         side = house.turned(zero + number * math.pi / 2)
         railing(build, side.moved(0, far), far, random.uniform(0.8, 1.4), role="wood")
         hedge = xyz(random.uniform(1, 3), random.uniform(0.25, 0.5), random.uniform(0.4, 0.9))
-        spot = side.point(random.uniform(-4, 4), far - 1.2, hedge[:, 2])
-        build.put("box", spot, hedge, side.yaw, role="leaf")
+        place = side.point(random.uniform(-4, 4), far - 1.2, hedge[:, 2])
+        build.put("box", place, hedge, side.yaw, role="leaf")
         if number < 3:
             trunk = side.moved(random.uniform(-5, 5), random.uniform(4.5, 8))
             crowns = 3 if number < 2 else 2
@@ -303,8 +303,8 @@ def garden(random: SceneRandom, atlas: MipAtlas) -> Scene:
         angle = 1.26 * number + random.uniform(-0.3, 0.3)
         stone = random.uniform(0.15, 0.6)[:, None] * random.uniform(0.6, 1.1, 3)
         out = 1.2 + random.uniform(0.9, 1.6)
-        spot = pond.point(out * angle.cos(), out * angle.sin(), 0.4 * stone[:, 2])
-        build.put("ellipsoid", spot, stone, random.yaw(), role="wall")
+        place = pond.point(out * angle.cos(), out * angle.sin(), 0.4 * stone[:, 2])
+        build.put("ellipsoid", place, stone, random.yaw(), role="wall")
     attention.append(pond.point(0, 0, 0.4))
     seat = house.moved(random.uniform(2, 3.5), deep + random.uniform(1.8, 3))
     table(

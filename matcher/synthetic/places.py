@@ -101,7 +101,7 @@ class PlaceBuilder(SceneBuilder):
         odd = self.random.chance(0.0 if role in ("window", "door", "books") else _ODD_ONE)
         return torch.where(odd, self.random.integers(self.textures), chosen)
 
-    def add(  # type: ignore[override]
+    def add(
         self,
         kind: str,
         center: Tensor,

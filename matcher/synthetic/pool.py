@@ -1,8 +1,9 @@
 """A pool of rendered scenes on disk: ``python -m matcher.synthetic.pool --out DIR --scenes N``.
 
 Each file ``scene_000123.npz`` holds one scene: ``image`` (V, H, W, 3) uint8, ``depth`` (V, H, W)
-float16 z-depth in metres (0: nothing there), ``k`` (V, 3, 3) float64 and ``cam_from_world``
-(V, 4, 4) float64. Files are renamed into place, so a reader never sees half of one.
+float16 z-depth in metres (0: nothing that stays there), ``k`` (V, 3, 3) float64 and
+``cam_from_world`` (V, 4, 4) float64. Files are renamed into place, so a reader never sees half
+of one.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from torch import Tensor
 
 from matcher.errors import InputError
 from matcher.structures import ImageSize
-from matcher.synthetic.cameras import CameraOptions, sample_cameras
-from matcher.synthetic.layouts import SceneOptions, sample_scenes
+from matcher.synthetic.batches import PlaceOptions, take_views
+from matcher.synthetic.cameras import sample_cameras
+from matcher.synthetic.layouts import sample_scenes
 from matcher.synthetic.meshes import (
     MeshModel,
     add_meshes,
@@ -29,8 +31,9 @@ from matcher.synthetic.meshes import (
     join_textures,
     read_mesh,
 )
+from matcher.synthetic.patterns import ROLES, role_of_file, role_textures
 from matcher.synthetic.relief import height_field
-from matcher.synthetic.render import RenderedViews, render
+from matcher.synthetic.render import RenderedViews
 from matcher.synthetic.textures import (
     MipAtlas,
     build_atlas,
@@ -57,6 +60,8 @@ class PoolOptions:
         textures: how many photograph crops are in use at a time.
         texture_size: their side.
         procedural_share: procedural textures beside them, relative to ``textures``.
+        role_textures: made-up textures for each role (walls, books, leaves, ...).
+        mesh_share: how many of the scenes get a mesh, where there are meshes.
         refresh: scenes after which new crops are cut.
         batch: scenes rendered together.
         device: where to render.
@@ -70,6 +75,8 @@ class PoolOptions:
     textures: int = 320
     texture_size: int = 512
     procedural_share: float = 0.12
+    role_textures: int = 6
+    mesh_share: float = 0.5
     refresh: int = 400
     batch: int = 2
     device: str = "cpu"
@@ -86,14 +93,21 @@ class PoolOptions:
         return square, ImageSize(long, short), ImageSize(short, long)
 
 
-def _textures(files: Sequence[Path], options: PoolOptions, seed: int) -> Tensor:
-    """Fresh crops and patterns (T, 3, size, size)."""
+def _textures(files: Sequence[Path], options: PoolOptions, seed: int) -> tuple[Tensor, Tensor]:
+    """Fresh crops and patterns (T, 3, size, size) and what they are for (T,)."""
     generator = torch.Generator().manual_seed(seed)
+    size = options.texture_size
     made = max(1, int(options.textures * options.procedural_share))
-    parts = [procedural_textures(generator, made, options.texture_size)]
+    parts = [procedural_textures(generator, made, size)]
+    roles = [torch.full((made,), ROLES.index("any"))]
+    patterns, pattern_roles = role_textures(generator, options.role_textures, size)
+    parts.append(patterns)
+    roles.append(pattern_roles)
     if files:
-        parts.append(load_textures(files, options.texture_size, seed, options.textures))
-    return torch.cat(parts)
+        crops, chosen = load_textures(files, size, seed, options.textures, with_files=True)
+        parts.append(crops)
+        roles.append(torch.tensor([role_of_file(file) for file in chosen]))
+    return torch.cat(parts), torch.cat(roles)
 
 
 def _write(path: Path, views: RenderedViews, row: int) -> None:
@@ -114,14 +128,14 @@ def write_pool(
     folder: str | Path,
     texture_folders: Sequence[str | Path],
     options: PoolOptions,
-    scene_options: SceneOptions | None = None,
-    camera_options: CameraOptions | None = None,
+    places: PlaceOptions | None = None,
     meshes: Sequence[MeshModel] = (),
 ) -> Iterator[Path]:
     """Render scenes into ``folder``; yields each file when it is complete.
 
     A batch depends on ``seed`` and its own number only, so a pool can be continued with ``first``.
     """
+    places = places or PlaceOptions()
     out = Path(folder)
     out.mkdir(parents=True, exist_ok=True)
     files = find_images(texture_folders)
@@ -131,17 +145,19 @@ def write_pool(
     for start in range(options.first, options.first + options.scenes, options.batch):
         if atlas is None or start // options.refresh != generation:
             generation = start // options.refresh
-            textures = _textures(files, options, options.seed * 100_003 + generation)
+            textures, roles = _textures(files, options, options.seed * 100_003 + generation)
             textures, mesh_starts = join_textures(textures, meshes)
-            atlas = build_atlas(textures).to(options.device)
+            # A mesh's own texture fits nothing else.
+            extra = torch.full((len(textures) - len(roles),), ROLES.index("any"))
+            atlas = build_atlas(textures, torch.cat((roles, extra))).to(options.device)
         generator = torch.Generator().manual_seed(options.seed * 1_000_003 + start)
         size = options.shapes[start // options.batch % len(options.shapes)]
         count = min(options.batch, options.first + options.scenes - start)
-        scene = sample_scenes(generator, count, atlas, scene_options)
+        scene = sample_scenes(generator, count, atlas, places.scenes)
         if meshes:
-            scene = add_meshes(generator, scene, meshes, mesh_starts)
-        cameras = sample_cameras(generator, scene, options.views, size, camera_options)
-        views = render(scene, cameras, size)
+            scene = add_meshes(generator, scene, meshes, mesh_starts, share=options.mesh_share)
+        cameras = sample_cameras(generator, scene, options.views, size, places.cameras)
+        views = take_views(generator, scene, cameras, size, places)
         for row in range(count):
             path = out / f"scene_{start + row:06d}.npz"
             _write(path, views, row)

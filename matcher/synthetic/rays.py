@@ -11,7 +11,8 @@ the expression and the minimum over it).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -144,29 +145,32 @@ def _transformed(matrix: Tensor, vector: Tensor) -> Tensor:
     )
 
 
-def _trace_together(tables: RayTables, rays: Rays) -> tuple[Tensor, Tensor]:
-    """All primitives of a kind in one expression, reduced at once."""
-    counts = tables.counts
-    last = counts.total - 1
-    _, nearest = _meet(tables, last, rays)
-    owner = torch.full_like(nearest, last, dtype=torch.int64)
+def _nearest_together(
+    of_each: tuple[int, ...],
+    matrix: Tensor,
+    origin: Tensor,
+    pattern: Tensor | None,
+    direction: Tensor,
+    start: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """All primitives of a kind in one expression, reduced at once; tensors in, tensors out."""
+    kinds: tuple[ShapeKind, ...] = ("box", "ellipsoid", "cylinder", "fence", "leaves")
     first = first_panel = 0
-    for kind, number in zip(
-        ("box", "ellipsoid", "cylinder", "fence", "leaves"), counts.of_each, strict=True
-    ):
+    nearest = torch.full_like(matrix[:, 0, 0, :1] * direction[:, 0], torch.inf)
+    owner = torch.full_like(nearest, sum(of_each), dtype=torch.int64)
+    for kind, number in zip(kinds, of_each, strict=True):
         if not number:
             continue
         of_kind = slice(first, first + number)
-        matrix = tables.local_from_pixel[:, of_kind]
-        origin = tables.origin[:, of_kind, :, None]
-        if rays.start is not None:
-            origin = origin + _transformed(matrix, rays.start)
-        pattern = None
-        if kind in ("fence", "leaves") and tables.pattern is not None:
-            pattern = tables.pattern[:, first_panel : first_panel + number]
+        begin = origin[:, of_kind, :, None]
+        if start is not None:
+            begin = begin + _transformed(matrix[:, of_kind], start)
+        holes = None
+        if kind in ("fence", "leaves") and pattern is not None:
+            holes = pattern[:, first_panel : first_panel + number]
             first_panel += number
-        direction = _transformed(matrix, rays.direction)
-        enter, leave = _meet_kind(kind, origin, direction, pattern)  # type: ignore[arg-type]
+        ahead = _transformed(matrix[:, of_kind], direction)
+        enter, leave = _meet_kind(kind, begin, ahead, holes)
         stops = (enter < leave) & (enter > NEAREST)
         best, which = torch.where(stops, enter, torch.inf).min(1)
         owner = torch.where(best < nearest, which + first, owner)
@@ -175,15 +179,47 @@ def _trace_together(tables: RayTables, rays: Rays) -> tuple[Tensor, Tensor]:
     return nearest, owner
 
 
+@functools.cache
+def _compiled() -> Callable[..., tuple[Tensor, Tensor]]:
+    compiled: Callable[..., tuple[Tensor, Tensor]] = torch.compile(_nearest_together, dynamic=False)
+    return compiled
+
+
+def _trace_together(tables: RayTables, rays: Rays, compiled: bool) -> tuple[Tensor, Tensor]:
+    """``_trace_in_turn`` for all primitives, by ``_nearest_together``."""
+    last = tables.counts.total - 1
+    _, wall = _meet(tables, last, rays)
+    nearest_of = _compiled() if compiled else _nearest_together
+    nearest, owner = nearest_of(
+        tables.counts.of_each,
+        tables.local_from_pixel[:, :last],
+        tables.origin[:, :last],
+        tables.pattern,
+        rays.direction,
+        rays.start,
+    )
+    return torch.minimum(nearest, wall), torch.where(nearest < wall, owner, last)
+
+
 def trace(
-    tables: RayTables, rays: Rays, shapes: Sequence[int] | None = None, *, together: bool = False
+    tables: RayTables,
+    rays: Rays,
+    shapes: Sequence[int] | None = None,
+    *,
+    together: bool = False,
+    compiled: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Nearest hit: travel (B, N), the z-depth of primary rays, and primitive (B, N) int64.
 
-    ``shapes``: the primitives to try; None: all. ``together``: all of a kind in one expression.
+    Args:
+        tables: of the views.
+        rays: B x N of them.
+        shapes: the primitives to try, in turn; None: all.
+        together: all of a kind in one expression, where ``shapes`` is None.
+        compiled: that expression as one kernel, by ``torch.compile``.
     """
     if together and shapes is None:
-        return _trace_together(tables, rays)
+        return _trace_together(tables, rays, compiled)
     everything = range(tables.counts.total - 1)
     return _trace_in_turn(tables, rays, everything if shapes is None else shapes)
 

@@ -38,6 +38,8 @@ class RenderOptions:
         mirror_share: share of the pixels, the most reflecting, that show what they reflect.
         views_at_once: how many views are traced together; None: one on a CPU, where small
             tensors stay in its cache, all elsewhere.
+        compiled: whether the ray-caster is compiled by ``torch.compile`` where it does not cull;
+            the first call for each shape takes a minute.
         cull: skip primitives where they cannot be seen; this reads positions back from the
             device, so None means only on a CPU.
     """
@@ -46,6 +48,7 @@ class RenderOptions:
     anisotropy: float = 0.8
     shadows: bool = True
     mirror_share: float = 0.08
+    compiled: bool = False
     views_at_once: int | None = None
     cull: bool | None = None
 
@@ -131,7 +134,7 @@ def _shadow(tables: RayTables, surface: Surface, size: ImageSize, options: Rende
         if not bool((facing & ~coarse.backdrop).any()):
             return torch.ones_like(surface.travel)
         shapes = _may_block(tables)
-    travel, owner = trace(tables, rays, shapes, together=shapes is None)
+    travel, owner = trace(tables, rays, shapes, together=shapes is None, compiled=options.compiled)
     room = tables.counts.total - 1
     arrives = ((owner == room) | (travel > distance)).to(travel.dtype)
     grid = (len(travel), len(rows), len(columns))
@@ -199,7 +202,7 @@ def _reflect(
     chosen = _taken(surface, best.indices)
     along = (chosen.normal * chosen.direction).sum(-1, keepdim=True)
     rays = _rays_from(tables, chosen, chosen.direction - 2 * along * chosen.normal)
-    travel, owner = trace(tables, rays, together=not culls)
+    travel, owner = trace(tables, rays, together=not culls, compiled=options.compiled)
     other = land(
         scene,
         tables,
@@ -251,7 +254,7 @@ def _smooth_edges(
     sub_x = (x[:, None] + offsets[:, 0, None]).flatten(1)
     sub_y = (y[:, None] + offsets[:, 1, None]).flatten(1)
     rays = Rays(torch.stack((sub_x, sub_y, torch.ones_like(sub_x)), 1))
-    nearest = trace(tables, rays, shapes, together=not culls)
+    nearest = trace(tables, rays, shapes, together=not culls, compiled=options.compiled)
     seen = _see(scene, tables, rays, nearest, options)
     near = None if shadow is None else shadow.gather(1, chosen).repeat(1, len(_SUBPIXELS))
     samples = shade(scene, tables, seen, near)
@@ -267,7 +270,10 @@ def _render_rows(
     """Colour (B, N, 3), depth (B, N) and who passes by (B, N)."""
     rays = Rays(pixel_grid(size, tables.origin))
     culls = options.culls(rays.direction)
-    nearest = trace_grid(tables, size) if culls else trace(tables, rays, together=True)
+    if culls:
+        nearest = trace_grid(tables, size)
+    else:
+        nearest = trace(tables, rays, together=True, compiled=options.compiled)
     surface = _see(scene, tables, rays, nearest, options)
     shadow = None
     if tables.light is not None and options.shadows:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, overload
 
 import cv2
 import numpy as np
@@ -198,9 +199,31 @@ def _crop(image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
     return np.asarray(brightened.round(), dtype=np.uint8)
 
 
+@overload
 def load_textures(
     paths: Sequence[str | Path], size: int = 512, seed: int = 0, count: int | None = None
-) -> Tensor:
+) -> Tensor: ...
+
+
+@overload
+def load_textures(
+    paths: Sequence[str | Path],
+    size: int = 512,
+    seed: int = 0,
+    count: int | None = None,
+    *,
+    with_files: Literal[True],
+) -> tuple[Tensor, list[Path]]: ...
+
+
+def load_textures(
+    paths: Sequence[str | Path],
+    size: int = 512,
+    seed: int = 0,
+    count: int | None = None,
+    *,
+    with_files: bool = False,
+) -> Tensor | tuple[Tensor, list[Path]]:
     """Random square crops of photographs as textures.
 
     Args:
@@ -208,9 +231,10 @@ def load_textures(
         size: side of a texture, a power of two.
         seed: which crops.
         count: how many textures; all files once by default.
+        with_files: whether to tell which file each crop is of.
 
     Returns:
-        (T, 3, size, size) uint8 RGB.
+        (T, 3, size, size) uint8 RGB, and the T files if asked for.
 
     Raises:
         DatasetError: no file, or a file that cannot be read as an image.
@@ -222,13 +246,15 @@ def load_textures(
     total = len(files) if count is None else count
     order = np.concatenate([rng.permutation(len(files)) for _ in range(-(-total // len(files)))])
     textures = np.empty((total, 3, size, size), dtype=np.uint8)
-    for row, file_index in enumerate(order[:total]):
-        crop = _crop(_read_rgb(files[file_index]), size, rng)
+    chosen = [files[index] for index in order[:total]]
+    for row, file in enumerate(chosen):
+        crop = _crop(_read_rgb(file), size, rng)
         # Plain surfaces exist, but a scene of them alone teaches nothing: most get a second file.
         if float(crop.std()) < _PLAIN_CONTRAST and rng.uniform() < 0.8:
-            crop = _crop(_read_rgb(files[int(rng.integers(len(files)))]), size, rng)
+            chosen[row] = files[int(rng.integers(len(files)))]
+            crop = _crop(_read_rgb(chosen[row]), size, rng)
         textures[row] = crop.transpose(2, 0, 1)
-    return torch.from_numpy(textures)
+    return (torch.from_numpy(textures), chosen) if with_files else torch.from_numpy(textures)
 
 
 def smooth_noise(generator: torch.Generator, count: int, size: int, roughness: float) -> Tensor:

@@ -55,7 +55,10 @@ def test_command_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         patch.setattr(
             pool,
             "_textures",
-            lambda *_: pool.procedural_textures(torch.Generator().manual_seed(0), 5, 32),
+            lambda *_: (
+                pool.procedural_textures(torch.Generator().manual_seed(0), 5, 32),
+                torch.zeros(5, dtype=torch.int64),
+            ),
         )
         main(["--out", str(tmp_path), "--scenes", "1", "--views", "2", "--size", "32"])
     assert (tmp_path / "scene_000000.npz").exists()

@@ -18,6 +18,7 @@ from matcher.synthetic import (
     sample_scenes,
 )
 from matcher.synthetic.cameras import clearance, look_at
+from matcher.synthetic.places import PLACE_COUNTS
 
 SIZE = ImageSize(32, 32)
 
@@ -26,20 +27,21 @@ SIZE = ImageSize(32, 32)
 def many(atlas: MipAtlas) -> tuple[torch.Tensor, ...]:
     generator = torch.Generator().manual_seed(1)
     scene = sample_scenes(generator, 40, atlas)
-    cameras = sample_cameras(generator, scene, 5, SIZE)
+    cameras = sample_cameras(generator, scene, 5, SIZE, CameraOptions(zoom=3.0))
     depth = cast_depth(scene, cameras, SIZE)
     position = torch.linalg.inv(cameras.cam_from_world)[..., :3, 3]
     both = overlap_matrix(depth, cameras.k, cameras.cam_from_world, 0.03)
     return depth, cameras.k, cameras.cam_from_world, clearance(scene, position), both
 
 
-@pytest.mark.parametrize("layout", range(4))
+@pytest.mark.parametrize("layout", range(9))
 def test_every_layout_gives_finite_primitives(atlas: MipAtlas, layout: int) -> None:
-    shares = [0.0] * 4
+    shares = [0.0] * 9
     shares[layout] = 1.0
     scene = sample_scenes(torch.Generator().manual_seed(layout), 8, atlas, SceneOptions(*shares))
     assert len(scene) == 8
-    assert scene.center.shape == (8, 29, 3)
+    assert scene.center.shape == (8, 29 if layout < 4 else PLACE_COUNTS.total, 3)
+    assert (scene.finish is None) == (layout < 4)
     assert float(scene.half_size.min()) > 0
     identity = scene.rotation @ scene.rotation.mT
     assert torch.allclose(identity, torch.eye(3, dtype=torch.float64).expand_as(identity))
@@ -94,6 +96,7 @@ def test_too_many_views_are_refused(atlas: MipAtlas) -> None:
         lambda atlas: SceneOptions(0, 0, 0, 0),
         lambda atlas: CameraOptions(field_of_view=(90.0, 40.0)),
         lambda atlas: CameraOptions(candidates=1),
+        lambda atlas: CameraOptions(zoom=0.5),
     ],
 )
 def test_bad_options_are_refused(atlas: MipAtlas, make: object) -> None:
