@@ -159,14 +159,13 @@ class PairStream(IterableDataset[TrainingBatch]):
 
 
 def _prepare_worker() -> None:
-    """One thread, below the training process, and stopped by it alone."""
+    """One thread, below the training process, and deaf to Ctrl-C."""
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     if hasattr(os, "nice"):
         os.nice(5)  # the training process waits at every barrier when it is interrupted
     # Ctrl-C reaches the whole group; the training process decides when its workers end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _check_points(sample: TrainingSample) -> None:

@@ -221,7 +221,13 @@ class Loop(Generic[NetworkT]):
             rate = set_learning_rate(state, config, progress)
             if freeze(state.network, config, progress) or forward is None:
                 forward = prepared(self.objective.forward(state.network), config, self.world)
-            batch = _next_batch(batches).to(self.world.device)
+            try:
+                batch = _next_batch(batches).to(self.world.device)
+            except RuntimeError:
+                if not wish.signal_number:
+                    raise
+                reason = wish.signal_number  # it reached the workers too, and ended them
+                break
             terms = self.objective.loss(
                 state.network, batch, config.stages[index], state.step, forward
             )

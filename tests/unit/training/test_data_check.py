@@ -16,7 +16,7 @@ import pytest
 from matcher.cli import main
 from matcher.errors import DatasetError
 from matcher.structures import ImageSize
-from matcher.synthetic.fixtures import make_test_pair
+from matcher.synthetic.fixtures import TestPair, make_test_pair
 from matcher.training.config import DataConfig, Stage, TrainConfig
 from matcher.training.data_check import check_manifest
 from matcher.training.datasets import PairStream
@@ -34,10 +34,15 @@ def moved(pose: np.ndarray, distance: float) -> list[list[float]]:
     return result
 
 
+@pytest.fixture(scope="module")
+def pair() -> TestPair:
+    """Two views of a small rendered place."""
+    return make_test_pair(size=ImageSize(96, 128))
+
+
 @pytest.fixture
-def records(tmp_path: Path) -> list[Record]:
+def records(tmp_path: Path, pair: TestPair) -> list[Record]:
     """Two views with depth of one scene, and a pair with matches and nothing else."""
-    pair = make_test_pair(size=ImageSize(96, 128))
     images = (pair.image0, pair.image1)
     for index, (image, depth) in enumerate(zip(images, (pair.depth0, pair.depth1), strict=True)):
         assert cv2.imwrite(str(tmp_path / f"{index}.png"), np.asarray(image)[..., ::-1])
@@ -83,7 +88,8 @@ def broken(name: str, folder: Path, records: list[Record]) -> None:
     if name == "missing image":
         first["image"] = "nowhere.png"
     elif name == "image":
-        (folder / "0.png").write_bytes(b"no picture")
+        (folder / "broken.png").write_bytes(b"no picture")
+        first["image"] = "broken.png"
     elif name == "depth":
         (folder / "0_depth.png").write_bytes((folder / "0_depth.png").read_bytes()[:40])
     elif name == "depth size":
@@ -113,7 +119,7 @@ def broken(name: str, folder: Path, records: list[Record]) -> None:
     ("name", "line", "message"),
     [
         ("missing image", 1, "image: no such file: .*nowhere.png"),
-        ("image", 1, "cannot read .*0.png"),
+        ("image", 1, "cannot read .*broken.png"),
         ("depth", 1, "depth: cannot read .*0_depth.png"),
         ("depth size", 1, r"depth: expected the size of its picture \(96, 128\), got \(4, 4\)"),
         ("empty depth", 1, "depth: expected a known pixel, got none in .*0_depth.png"),

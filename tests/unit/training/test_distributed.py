@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from matcher.training import distributed
+from matcher.training import distributed, validate
 from matcher.training.config import DataConfig, Stage, TrainConfig
 from matcher.training.distributed import World, joined, prepared
 from matcher.training.state import load_state
@@ -28,6 +28,8 @@ PROGRAM = """
 import json, sys, torch
 from matcher.training.config import TrainConfig
 from matcher.training.train import train
+from matcher.training import validate
+validate._NUM_PAIRS = 1
 config = TrainConfig.from_dict(json.load(open(sys.argv[1])))
 state = train(config, sys.argv[2], report_every=1)
 import os
@@ -35,7 +37,11 @@ torch.save(state.network.state_dict(), sys.argv[2] + f"/rank{os.environ['RANK']}
 """
 
 
-def test_two_processes_train_as_one(toy: Make, photos: Path, pool: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_two_processes_train_as_one(
+    toy: Make, photos: Path, pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(validate, "_NUM_PAIRS", 1)
     # Homographies have no points: the processes count different numbers of pixels. The second
     # stage freezes parts, and has no pointmap loss.
     data = DataConfig(scene_pools=(str(pool),), photos=(str(photos),), num_matches=64)

@@ -108,7 +108,7 @@ def test_a_released_checkpoint_is_fine_tuned(
     torch.manual_seed(0)
     released = TwoViewNetwork(mast3r_like())
     path = tmp_path / "MASt3R_tiny_metric.pth"
-    write_released(path, released)
+    write_released(path, released, licence="CC-BY-NC-SA-4.0")
     loaded = load_checkpoint(path)
     base = tmp_path / "base.json"
     config = toy(max_steps=2, max_minutes=60.0, stages=(Stage(1.0, 64, 2),))

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from matcher.errors import CheckpointError
-from matcher.training import loop, state
+from matcher.training import loop, state, validate
 from matcher.training.config import DataConfig, PretrainConfig, Stage, TrainConfig
 from matcher.training.interrupts import Interrupted
 from matcher.training.pretrain import pretrain
@@ -52,8 +52,14 @@ def assert_same(one: TrainingState[Any], other: TrainingState[Any]) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_and_resumed_run_is_the_same_run(
-    toy: Make, photos: Path, pool: Path, tmp_path: Path, number: int
+    toy: Make,
+    photos: Path,
+    pool: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
 ) -> None:
+    monkeypatch.setattr(validate, "_NUM_PAIRS", 1)
     data = DataConfig(scene_pools=(str(pool),), photos=(str(photos),), num_matches=64)
     config = toy(data=data, stages=STAGES, max_steps=6, max_minutes=60.0, stem_frozen_until=0.3)
     whole = train(config, tmp_path / "whole", report_every=1)
