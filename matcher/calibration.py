@@ -28,17 +28,29 @@ __all__ = [
     "match_features",
 ]
 
+# A mapping may use some of them only: one fitted before a feature was thought of stays good.
 MATCH_FEATURES = (
     "similarity",
     "log_descriptor_confidence",
     "stretch",
+    "support",
     "pair_similarity",
     "pair_log_share",
     "pair_stretch",
+    "pair_support",
 )
-PAIR_FEATURES = ("pair_similarity", "pair_log_share", "pair_stretch", "pair_similarity_top")
+PAIR_FEATURES = (
+    "pair_similarity",
+    "pair_log_share",
+    "pair_stretch",
+    "pair_support",
+    "pair_similarity_top",
+)
 
-_NEIGHBOURS = 8
+_STRETCH_NEIGHBOURS = 8
+_SUPPORT_NEIGHBOURS = 16
+_SUPPORT_SCALE_PX = 4.0
+_SUPPORT_ROUNDS = 4
 _CHUNK = 1024
 _LARGEST_STRETCH = 3.0
 _SMALLEST = 1e-6
@@ -100,8 +112,20 @@ class ConfidenceCalibration:
     def __post_init__(self) -> None:
         for name, known in (("match", MATCH_FEATURES), ("pair", PAIR_FEATURES)):
             mapping = getattr(self, name)
-            if mapping.features != known:
-                raise InputError(f"calibration {name}", f"features {known}", f"{mapping.features}")
+            if not set(mapping.features) <= set(known):
+                raise InputError(
+                    f"calibration {name}", f"features among {known}", f"{mapping.features}"
+                )
+
+    def match_probability(self, features: MatchFeatures) -> Tensor:
+        """(M,) in (0, 1], that each match is right."""
+        columns = [MATCH_FEATURES.index(name) for name in self.match.features]
+        return self.match.probability(features.match[:, columns])
+
+    def pair_probability(self, features: MatchFeatures) -> float:
+        """In (0, 1], that the pair shows a common place."""
+        columns = [PAIR_FEATURES.index(name) for name in self.pair.features]
+        return float(self.pair.probability(features.pair[None, columns])[0])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -150,46 +174,79 @@ def match_features(
     x1, y1 = matches.pixels1.unbind(1)
     together = sure0[y0, x0].double() * sure1[y1, x1].double()
     log_confidence = 0.5 * together.clamp(1e-12, 1e12).log()
-    similarity, stretch = matches.similarity.double(), _stretch(matches).double()
-    pair = _pair_features(similarity, stretch, num_seeds)
-    own = torch.stack([similarity, log_confidence, stretch], dim=1)
-    shared = pair[:3].double().expand(len(matches), 3)
+    ends0, ends1 = matches.pixels0.float(), matches.pixels1.float()
+    stretch, support = _stretch(ends0, ends1).double(), _support(ends0, ends1).double()
+    similarity = matches.similarity.double()
+    pair = _pair_features(similarity, stretch, support, num_seeds)
+    own = torch.stack([similarity, log_confidence, stretch, support], dim=1)
+    shared = pair[:4].double().expand(len(matches), 4)
     return MatchFeatures(torch.cat([own, shared], dim=1).float(), pair)
 
 
-def _pair_features(similarity: Tensor, stretch: Tensor, num_seeds: int) -> Tensor:
-    """(F,) float32 from the (M,) similarities and stretches of the matches."""
+def _pair_features(similarity: Tensor, stretch: Tensor, support: Tensor, num_seeds: int) -> Tensor:
+    """(F,) float32 from the (M,) features of the matches."""
     count = len(similarity)
     if not count:
-        return similarity.new_tensor([0.0, math.log(_SMALLEST), _LARGEST_STRETCH, 0.0]).float()
+        none = [0.0, math.log(_SMALLEST), _LARGEST_STRETCH, 0.0, 0.0]
+        return similarity.new_tensor(none).float()
     share = min(1.0, count / max(1, num_seeds))
     return torch.stack(
         [
             similarity.median(),
             similarity.new_tensor(math.log(max(share, _SMALLEST))),
             stretch.median(),
+            support.median(),
             similarity.quantile(0.9),
         ]
     ).float()
 
 
-def _stretch(matches: GridMatches) -> Tensor:
+def _neighbours(ends: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """(M, count) distances and rows of the nearest other matches in one view."""
+    distances, rows = [], []
+    for start in range(0, len(ends), _CHUNK):
+        found = torch.cdist(ends[start : start + _CHUNK], ends).topk(count + 1, largest=False)
+        distances.append(found.values[:, 1:])
+        rows.append(found.indices[:, 1:])
+    return torch.cat(distances), torch.cat(rows)
+
+
+def _stretch(ends0: Tensor, ends1: Tensor) -> Tensor:
     """(M,) how differently the neighbours of a match lie in the two views, float32.
 
     The ratio of distances to the nearest matches, view 1 over view 0, against the pair's usual
     ratio, as a logarithm without its sign: 0 where neighbours moved along, cut at 3.
     """
-    count = len(matches)
-    if count <= _NEIGHBOURS:
-        return torch.full((count,), _LARGEST_STRETCH, device=matches.pixels0.device)
-    ends0, ends1 = matches.pixels0.float(), matches.pixels1.float()
-    ratios = []
-    for start in range(0, count, _CHUNK):
-        distances = torch.cdist(ends0[start : start + _CHUNK], ends0)
-        nearest = distances.topk(_NEIGHBOURS + 1, largest=False)
-        near1 = ends1[nearest.indices[:, 1:]] - ends1[start : start + _CHUNK, None]
-        apart1 = near1.norm(dim=2).clamp_min(0.5)
-        ratio = (apart1 / nearest.values[:, 1:].clamp_min(0.5)).log()
-        ratios.append(ratio.median(dim=1).values)
-    ratio = torch.cat(ratios)
+    count = len(ends0)
+    if count <= _STRETCH_NEIGHBOURS:
+        return torch.full((count,), _LARGEST_STRETCH, device=ends0.device)
+    apart0, rows = _neighbours(ends0, _STRETCH_NEIGHBOURS)
+    apart1 = (ends1[rows] - ends1[:, None]).norm(dim=2).clamp_min(0.5)
+    ratio = (apart1 / apart0.clamp_min(0.5)).log().median(dim=1).values
     return (ratio - ratio.median()).abs().clamp_max(_LARGEST_STRETCH)
+
+
+def _support(ends0: Tensor, ends1: Tensor) -> Tensor:
+    """(M,) share of a match's neighbours that one affine map around it explains, float32.
+
+    A small patch of a surface moves by an affine map: right matches agree on it, wrong ones do
+    not. The map is fitted robustly (Cauchy weights) from view 0 to view 1 and back; the lower of
+    the two shares counts, because many matches that end in one place agree on shrinking to it.
+    """
+    if len(ends0) <= _SUPPORT_NEIGHBOURS:
+        return torch.zeros(len(ends0), device=ends0.device)
+    return torch.minimum(_one_way_support(ends0, ends1), _one_way_support(ends1, ends0))
+
+
+def _one_way_support(ends0: Tensor, ends1: Tensor) -> Tensor:
+    _, rows = _neighbours(ends0, _SUPPORT_NEIGHBOURS)
+    around0, around1 = ends0[rows] - ends0[:, None], ends1[rows] - ends1[:, None]
+    weights = torch.ones(rows.shape, device=ends0.device)
+    little = 0.1 * torch.eye(2, device=ends0.device)  # neighbours on one line leave the map open
+    for _ in range(_SUPPORT_ROUNDS):
+        weighted = around0 * weights[..., None]
+        spread = weighted.transpose(1, 2) @ around0 + little
+        mixed = weighted.transpose(1, 2) @ around1
+        apart = (around1 - around0 @ torch.linalg.solve(spread, mixed)).norm(dim=2)
+        weights = 1 / (1 + (apart / _SUPPORT_SCALE_PX).square())
+    return weights.mean(dim=1)

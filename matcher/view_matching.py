@@ -165,8 +165,8 @@ def _match_prediction(
     overlap = None
     if calibration is not None and found.has_descriptors:
         features = match_features(found.matches, found.sure0, found.sure1, found.num_seeds)
-        confidence = calibration.match.probability(features.match)
-        overlap = float(calibration.pair.probability(features.pair[None])[0])
+        confidence = calibration.match_probability(features)
+        overlap = calibration.pair_probability(features)
     else:
         confidence = _confidence(found.matches, found.sure0, found.sure1)
     keypoints1 = found.matches.pixels1.float()

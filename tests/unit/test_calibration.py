@@ -71,6 +71,35 @@ def test_a_match_that_leaves_its_neighbours_stands_out() -> None:
     )
 
 
+def test_support_is_the_share_of_neighbours_that_move_along() -> None:
+    matches = grid_matches()
+    column = MATCH_FEATURES.index("support")
+    # An affine map: everyone agrees. Rounding to whole pixels costs little.
+    sheared = matches.pixels0 @ torch.tensor([[2, 1], [-1, 1]]) + 150
+    sure = torch.full((400, 500), 0.5)
+    moved = GridMatches(matches.pixels0, sheared, matches.similarity)
+    assert float(match_features(moved, sure, sure, 200).match[:, column].min()) > 0.99
+    # Half of them go anywhere: those lose their support, the others keep about half.
+    generator = torch.Generator().manual_seed(0)
+    wrong = torch.rand(len(matches), generator=generator) < 0.5
+    ends = sheared.clone()
+    ends[wrong] = torch.randint(0, 400, (int(wrong.sum()), 2), generator=generator)
+    support = match_features(
+        GridMatches(matches.pixels0, ends, matches.similarity), sure, sure, 200
+    ).match[:, column]
+    assert float(support[~wrong].median()) > 2 * float(support[wrong].median())
+    # All end in one place: from there nobody knows the way back.
+    sunk = GridMatches(matches.pixels0, torch.full_like(ends, 200), matches.similarity)
+    assert float(match_features(sunk, sure, sure, 200).match[:, column].max()) < 0.3
+
+
+def test_a_mapping_of_fewer_features_stays_good() -> None:
+    features = match_features(grid_matches(), torch.ones(128, 128), torch.ones(128, 128), 144)
+    old = ConfidenceCalibration(mapping(("stretch",), -2.0), mapping(("pair_similarity_top",)))
+    assert np.allclose(old.match_probability(features).numpy(), 0.5, atol=1e-6)
+    assert old.pair_probability(features) == pytest.approx(1 / (1 + math.exp(-0.9)), abs=1e-6)
+
+
 def test_stretch_does_not_mind_scale_and_turn() -> None:
     matches = grid_matches()
     turned = torch.stack([-matches.pixels0[:, 1] * 2 + 400, matches.pixels0[:, 0] * 2], dim=1)
@@ -113,7 +142,7 @@ def test_impossible_mappings_are_refused() -> None:
     with pytest.raises(InputError, match="scales"):
         LogisticMapping(("a",), (0.0,), (0.0,), (1.0,), 0.0)
     with pytest.raises(InputError, match="features"):
-        ConfidenceCalibration(mapping(PAIR_FEATURES), mapping(PAIR_FEATURES))
+        ConfidenceCalibration(mapping(("weather",)), mapping(PAIR_FEATURES))
 
 
 @pytest.fixture(scope="module")
