@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 import time
@@ -173,7 +172,6 @@ class PairStream:
         self._keep_pointmaps = keep_pointmaps
         self._window = _WINDOW_BATCHES * batch_size
         self._failed: dict[Hashable, InputError] = {}
-        self._passing = itertools.count()
 
     def answers(self, pairs: Iterable[tuple[PairSource, PairSource]]) -> Iterator[AnsweredPair]:
         """Every pair with its answer or its error; an error of ``pairs`` comes after those."""
@@ -181,23 +179,26 @@ class PairStream:
         waiting: deque[AnsweredPair] = deque()
         failure: Exception | None = None
         is_open = True
-        while True:
-            while is_open and len(waiting) < self._window and not self._is_batch_full(waiting):
-                try:
-                    pair = next(source)
-                except StopIteration:
-                    is_open = False
-                except Exception as error:
-                    failure, is_open = error, False
-                else:
-                    waiting.append(self._admit(pair))
-            if not waiting:
-                break
-            if not waiting[0].is_done:
-                self._answer(waiting)
-            front = waiting.popleft()
-            yield front
-            self._forget_passing(front)
+        try:
+            while True:
+                while is_open and len(waiting) < self._window and not self._is_batch_full(waiting):
+                    try:
+                        pair = next(source)
+                    except StopIteration:
+                        is_open = False
+                    except Exception as error:
+                        failure, is_open = error, False
+                    else:
+                        waiting.append(self._admit(pair))
+                if not waiting:
+                    break
+                if not waiting[0].is_done:
+                    self._answer(waiting)
+                yield waiting[0]
+                self._forget_passing(waiting.popleft())
+        finally:
+            for unanswered in waiting:
+                self._forget_passing(unanswered)
         if failure is not None:
             raise failure
 
@@ -233,9 +234,9 @@ class PairStream:
     def _side(self, image: PairSource, argument: str) -> _Side:
         if isinstance(image, EncodedImage):
             return _Given(image)
-        source = os.path.realpath(image) if isinstance(image, str | os.PathLike) else None
+        source = Path(image).resolve() if isinstance(image, str | os.PathLike) else None
         # An array may hold another photograph the next time: only files are remembered.
-        name = source if source is not None else next(self._passing)
+        name = object() if source is None else _file_key(source)
         key = (name, self._options.max_size)
         if key in self._failed:
             failed = self._failed[key]
@@ -247,17 +248,19 @@ class PairStream:
                 if source is not None:
                     self._failed[key] = error
                 raise _NotEncoded(error) from None
-            self._cache.put(key, encoded, None if source is None else Path(source))
+            self._cache.put(key, encoded, source)
         return _Cached(self._cache, key, is_passing=source is None)
 
     def _encode(self, image: ImageSource, argument: str) -> EncodedImage:
+        reason = ""
         for _ in range(2):
             try:
                 return self._inference.encode(image, self._options, argument=argument)
             except (RuntimeError, MemoryError) as error:
-                reason = _out_of_memory(error)
-                if reason is None:
+                found = _out_of_memory(error)
+                if found is None:
                     raise
+                reason = found
             self._cache.give_way()
             self._give_back()
         raise InputError(argument, "a photograph that fits in memory", reason)
@@ -346,6 +349,15 @@ class _NotEncoded(Exception):
     def __init__(self, error: InputError) -> None:
         super().__init__(str(error))
         self.error = error
+
+
+def _file_key(path: Path) -> Hashable:
+    """Another one when the file was written anew."""
+    try:
+        status = path.stat()
+    except OSError:
+        return str(path)
+    return str(path), status.st_mtime_ns, status.st_size
 
 
 def _out_of_memory(error: Exception) -> str | None:
