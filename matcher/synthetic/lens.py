@@ -49,14 +49,13 @@ class LensOptions:
 
 
 class _Draw:
-    """Draws (B,) for B views, on their device."""
+    """Draws (B,) for B views, on the CPU."""
 
-    def __init__(self, generator: torch.Generator, like: Tensor) -> None:
-        self.generator, self.num, self.device = generator, len(like), like.device
+    def __init__(self, generator: torch.Generator, num: int) -> None:
+        self.generator, self.num = generator, num
 
     def uniform(self, low: float, high: float) -> Tensor:
-        draw = torch.rand(self.num, generator=self.generator)
-        return (low + (high - low) * draw).to(self.device)
+        return low + (high - low) * torch.rand(self.num, generator=self.generator)
 
     def sometimes(self, share: float, low: float, high: float) -> Tensor:
         """A strength between ``low`` and ``high`` in a share of the views, 0 in the others."""
@@ -80,45 +79,53 @@ def _gaussian(image: Tensor, sigma: float) -> Tensor:
 
 def _focus(draw: _Draw, image: Tensor, depth: Tensor, share: float) -> Tensor:
     """Blend with blurred copies by how far the inverse depth is from that in focus."""
-    strength = draw.sometimes(share, 0.5, 3.0)
-    place = draw.uniform(0.05, 0.95)
-    if not bool((strength > 0).any()):
+    strength, place = draw.sometimes(share, 0.5, 3.0), draw.uniform(0.05, 0.95)
+    which = strength.nonzero()[:, 0]
+    if not len(which):
         return image
+    strength, place = strength[which].to(image.device), place[which].to(image.device)
+    which = which.to(image.device)
+    sharp, depth = image[which], depth[which]
     inverse = torch.where(depth > 0, 1 / depth.clamp(min=1e-3), 0.0)
     middle = inverse.flatten(1).median(1).values.clamp(min=1e-3)
     low, high = inverse.flatten(1).amin(1), inverse.flatten(1).amax(1).clamp(max=1e2)
     focus = low + (torch.minimum(high, 3 * middle) - low) * place
-    circle = (inverse / middle[:, None, None] - (focus / middle)[:, None, None]).abs()
+    circle = ((inverse - focus[:, None, None]) / middle[:, None, None]).abs()
     circle = (strength[:, None, None] * (circle - 0.15).clamp(min=0))[:, None]
     scale = image.shape[-1] / 256
     near, far = _BLURS
-    soft, softer = _gaussian(image, near * scale), _gaussian(image, far * scale)
+    soft, softer = _gaussian(sharp, near * scale), _gaussian(sharp, far * scale)
     first, second = (circle / near).clamp(0, 1), ((circle - near) / (far - near)).clamp(0, 1)
-    return image + first * (soft - image) + second * (softer - soft)
+    blurred = sharp + first * (soft - sharp) + second * (softer - soft)
+    return image.index_copy(0, which, blurred)
 
 
 def _shake(draw: _Draw, image: Tensor, share: float) -> Tensor:
+    """Blur along a line, another one in each view that has it."""
     length = draw.sometimes(share, 1.5, 6.0) * image.shape[-1] / 256
     angle = draw.uniform(0, math.pi)
-    if not bool((length > 0).any()):
+    which = length.nonzero()[:, 0]
+    if not len(which):
         return image
+    length, angle = length[which], angle[which]
     reach = max(1, math.ceil(float(length.max()) / 2))
-    place = torch.arange(-reach, reach + 1, device=image.device, dtype=image.dtype)
+    place = torch.arange(-reach, reach + 1, dtype=image.dtype)
     y, x = torch.meshgrid(place, place, indexing="ij")
-    kernel = torch.zeros(len(image), *x.shape, device=image.device)
+    kernel = torch.zeros(len(which), *x.shape)
     for tap in torch.linspace(-0.5, 0.5, _SHAKE_TAPS).tolist():
         at_x, at_y = tap * length * angle.cos(), tap * length * angle.sin()
         weight_x = (1 - (x - at_x[:, None, None]).abs()).clamp(min=0)
         kernel = kernel + weight_x * (1 - (y - at_y[:, None, None]).abs()).clamp(min=0)
-    kernel = kernel / kernel.sum((1, 2), keepdim=True)
-    views, colours, height, width = image.shape
-    padded = functional.pad(image, (reach,) * 4, mode="replicate")
+    kernel = (kernel / kernel.sum((1, 2), keepdim=True)).to(image.device)
+    which = which.to(image.device)
+    padded = functional.pad(image[which], (reach,) * 4, mode="replicate")
+    views, colours, height, width = padded.shape
     blurred = functional.conv2d(
-        padded.reshape(1, views * colours, *padded.shape[-2:]),
+        padded.reshape(1, views * colours, height, width),
         kernel[:, None].repeat_interleave(colours, 0),
         groups=views * colours,
     )
-    return blurred.reshape(views, colours, height, width)
+    return image.index_copy(0, which, blurred.reshape(views, colours, *image.shape[-2:]))
 
 
 def _light(draw: _Draw, image: Tensor, options: LensOptions) -> Tensor:
@@ -128,7 +135,7 @@ def _light(draw: _Draw, image: Tensor, options: LensOptions) -> Tensor:
     x = torch.linspace(-1, 1, width, device=image.device)[None]
 
     def wide(value: Tensor) -> Tensor:
-        return value[:, None, None]
+        return value[:, None, None].to(image.device)
 
     dark = wide(draw.sometimes(options.vignetting, 0.05, 0.45))
     factor = 1 - dark * 0.5 * (x * x + y * y)
@@ -148,7 +155,9 @@ def _noise(generator: torch.Generator, draw: _Draw, image: Tensor, share: float)
     own.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
     mean = image.mean((1, 2, 3))
     # A dark view was amplified: its noise was too.
-    level = (grain * (0.12 / mean.clamp(min=0.05)).clamp(0.5, 2.0))[:, None, None, None]
+    level = (grain.to(image.device) * (0.12 / mean.clamp(min=0.05)).clamp(0.5, 2.0))[
+        :, None, None, None
+    ]
     random = torch.randn(image.shape, generator=own, device=image.device)
     return image + level * (0.4 + image.clamp(0, 1).sqrt()) * random
 
@@ -165,7 +174,7 @@ def photograph(
     """
     options = options or LensOptions()
     image = views.image.flatten(0, 1)
-    draw = _Draw(generator, image)
+    draw = _Draw(generator, len(image))
     image = _focus(draw, image, views.depth.flatten(0, 1), options.focus)
     image = _shake(draw, image, options.shake)
     image = _light(draw, image, options)

@@ -23,7 +23,7 @@ from matcher.synthetic.holes import solid_fence, solid_leaves
 from matcher.synthetic.scene import ShapeKind
 from matcher.synthetic.tables import NEAREST, RayTables
 
-__all__ = ["Rays", "gather_rows", "pixel_grid", "trace", "trace_grid"]
+__all__ = ["Rays", "gather_rows", "pixel_grid", "trace", "trace_grid", "unit", "worth_it"]
 
 _NOT_ZERO = 1e-12  # far below any direction that matters; keeps 1 / direction finite
 
@@ -260,6 +260,16 @@ def trace_grid(tables: RayTables, size: ImageSize) -> tuple[Tensor, Tensor]:
         nearest[window] = found[0].view_as(depth)
         owner[window] = found[1].view_as(shape)
     return nearest.flatten(1), owner.flatten(1)
+
+
+def worth_it(mask: Tensor) -> bool:
+    """Whether anything is true; always yes on an accelerator, which asking would hold up."""
+    return mask.device.type != "cpu" or bool(mask.any())
+
+
+def unit(vector: Tensor) -> Tensor:
+    """Vectors (..., 3) of length 1; several times as fast as the library's norm of short rows."""
+    return vector * torch.rsqrt(vector.square().sum(-1, keepdim=True).clamp(min=_NOT_ZERO**2))
 
 
 def gather_rows(table: Tensor, rows: Tensor) -> Tensor:

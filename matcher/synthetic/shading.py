@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from matcher.synthetic.rays import unit, worth_it
 from matcher.synthetic.scene import Scene
 from matcher.synthetic.surfaces import Surface
 from matcher.synthetic.tables import LightTables, RayTables
@@ -28,7 +29,7 @@ def _plain_light(tables: RayTables, surface: Surface, colour: Tensor) -> Tensor:
     wrapped = 0.5 + 0.5 * (surface.normal * toward).sum(-1)
     ambient = tables.ambient[:, None]
     light = ambient + (1 - ambient) * wrapped
-    half_way = torch.nn.functional.normalize(toward - surface.direction, dim=-1)
+    half_way = unit(toward - surface.direction)
     highlight = (surface.normal * half_way).sum(-1).clamp(min=0) ** _SHININESS
     lit = colour * light[..., None] + (surface.specular * highlight)[..., None]
     return torch.where(surface.backdrop[..., None], colour, lit).clamp(0, 1)
@@ -37,7 +38,7 @@ def _plain_light(tables: RayTables, surface: Surface, colour: Tensor) -> Tensor:
 def to_the_light(light: LightTables, surface: Surface) -> tuple[Tensor, Tensor]:
     """Unit direction (B, N, 3) from surfaces to the main light, and its distance (B, N)."""
     way = light.key[:, None] - surface.point
-    distance = torch.linalg.vector_norm(way, dim=-1)
+    distance = way.square().sum(-1).sqrt()
     return way / distance.clamp(min=1e-6)[..., None], distance
 
 
@@ -61,7 +62,7 @@ def sky(light: LightTables, direction: Tensor) -> Tensor:
     lit = 0.55 * weather.horizon + 0.4 * weather.horizon.mean(-1, keepdim=True)
     white = lit[:, None] * (1.15 - 0.35 * value.abs().clamp(max=1)[..., None])
     colour = colour + (density * (0.35 + 0.65 * cover))[..., None] * (white - colour)
-    sun = torch.nn.functional.normalize(light.key, dim=-1)
+    sun = unit(light.key)
     near = (direction * sun[:, None]).sum(-1).clamp(min=0) ** _SUN_SIZE
     return colour + (near * (1 - cover))[..., None] * weather.key_colour[:, None]
 
@@ -76,10 +77,10 @@ def _irradiance(light: LightTables, surface: Surface, lit: Tensor) -> tuple[Tens
     facing = (surface.normal * toward).sum(-1).clamp(min=0)
     up = (surface.normal * light.up[:, None]).sum(-1)
     total = key * facing[..., None] + weather.ambient[:, None] * (0.7 + 0.3 * up)[..., None]
-    half_way = torch.nn.functional.normalize(toward - surface.direction, dim=-1)
+    half_way = unit(toward - surface.direction)
     highlight = (surface.normal * half_way).sum(-1).clamp(min=0) ** _GLOSS
     shine = key * (highlight * (facing > 0))[..., None]
-    if light.lamps is not None:
+    if light.lamps is not None and worth_it(weather.lamps > 0):
         reach = weather.lamp_reach.square()[:, None]
         for lamp in range(light.lamps.shape[1]):
             way = light.lamps[:, None, lamp] - surface.point
@@ -109,11 +110,13 @@ def shade(
     lit = albedo * (irradiance + 3 * glow[..., None]) + 4 * surface.specular[..., None] * shine
     if not tables.has_sky:
         return lit
-    above = sky(light, surface.direction)
-    if bool((weather.haze > 0).any()) if weather.haze.device.type == "cpu" else True:
-        distance = torch.linalg.vector_norm(surface.point, dim=-1)
+    if worth_it(weather.haze > 0):
+        distance = surface.point.square().sum(-1).sqrt()
         lost = (1 - torch.exp(-weather.haze[:, None] * distance))[..., None]
         lit = lit + lost * (weather.horizon[:, None] - lit)
+    if not worth_it(surface.backdrop):
+        return lit
+    above = sky(light, surface.direction)
     photo = weather.photo_sky[:, None, None]
     behind = _SKY_GAIN * albedo * weather.horizon.mean(-1)[:, None, None]
     above = above + photo * (behind - above)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from matcher.synthetic.holes import enter_openings
-from matcher.synthetic.rays import Rays, gather_rows
+from matcher.synthetic.rays import Rays, gather_rows, unit, worth_it
 from matcher.synthetic.scene import FACES, Scene
 from matcher.synthetic.tables import RayTables
 from matcher.synthetic.triangles import meet_mesh
@@ -130,7 +130,7 @@ def _hit(tables: RayTables, rays: Rays, travel: Tensor, owner: Tensor) -> _Hit:
     flatten_z = point.new_tensor([1.0, 1.0, 0.0])
     curved = torch.where(is_ball[..., None], point, point * flatten_z) / half
     normal = torch.where((is_ball | on_side)[..., None], curved, flat)
-    normal = torch.nn.functional.normalize(normal, dim=-1)
+    normal = unit(normal)
     face_half = torch.cat((half.gather(-1, first), half.gather(-1, second)), -1)
     return _Hit(
         owner * FACES + face,
@@ -245,13 +245,12 @@ def land(
     if tables.faces.shape[-1] > sum(_PLAIN):
         emission, mirror, columns = torch.split(faces[..., sum(_PLAIN) :], _FINISHED, -1)
         shown = replace(shown, emission=emission[..., 0], mirror=mirror[..., 0])
-        if tables.has_insets:
+        if tables.has_insets and worth_it(columns[..., 4] > 0):
             shown = _with_openings(hit, shown, columns, textures[..., 1])
     travel = shown.travel
     normal = _rotated(hit.to_camera, shown.normal)
     point = (tables.inverse_k @ rays.at(travel)).mT
-    direction = tables.inverse_k @ rays.direction
-    direction = torch.nn.functional.normalize(direction, dim=1).mT.expand_as(point)
+    direction = unit((tables.inverse_k @ rays.direction).mT).expand_as(point)
     cosine = (normal * direction).sum(-1)
     distance = travel if come_from is None else travel + come_from
     footprint = distance / tables.focal[:, None] * shown.per_metre * scene.atlas.size
