@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from matcher import Matcher, PairOptions
 from matcher.cli import pair_verbs
-from matcher.cli.app import ERRORS, EXIT_NO_ANSWER, app, fail, say, write_json
+from matcher.cli.app import ERRORS, EXIT_NO_ANSWER, app, fail, progress_bar, say, write_json
 from matcher.cli.pair_verbs import (
     AsJson,
     CropChoice,
@@ -102,7 +99,9 @@ def pairs(
         how = f"each with the {retrieval} that look most alike"
         neighbours = _at_least_one("--retrieval", retrieval)
         matcher = pair_verbs._load(model, device, PairOptions(max_size=max_size))
-        found = RetrievalIndex.build(matcher, photographs).pairs(neighbours)
+        with progress_bar("describing") as report:
+            index = RetrievalIndex.build(matcher, photographs, progress=report)
+        found = index.pairs(neighbours)
     else:
         how = "all with all"
         found = complete_pairs(count)
@@ -191,24 +190,10 @@ def _run(
     batch_size: int,
     memory: MemoryLimits,
 ) -> RunSummary:
-    with _progress_bar("matching") as report:
+    with progress_bar("matching") as report:
         return run_pairs(
             matcher, store, asked, batch_size=batch_size, memory=memory, progress=report
         )
-
-
-@contextmanager
-def _progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on standard error where that is a terminal; call it with how many of how many."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=ERRORS, transient=True, disable=not ERRORS.is_terminal) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _tell(

@@ -1,14 +1,11 @@
 from __future__ import annotations
 
-import io
 import shutil
 
 import pytest
 from PIL import Image
-from rich.console import Console
 
 from matcher import MatchStore
-from matcher.cli import collection_verbs
 from matcher.pairing import read_pairs
 from tests.relief import relief_pair
 
@@ -247,12 +244,3 @@ def test_run_needs_pairs(widebase, gallery, tmp_path):
         pairs.write_text(content)
         run = widebase("run", pairs, "--images", gallery, "--out", tmp_path / "store", *RELIEF)
         assert (run.status, words in run.err) == (2, True)
-
-
-def test_the_progress_bar_counts(monkeypatch):
-    stream = io.StringIO()
-    terminal = Console(file=stream, force_terminal=True, width=80, _environ={"TERM": "xterm"})
-    monkeypatch.setattr(collection_verbs, "ERRORS", terminal)
-    with collection_verbs._progress_bar("matching") as report:
-        report(3, 8)
-    assert "3/8" in stream.getvalue()
