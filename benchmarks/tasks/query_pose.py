@@ -1,4 +1,4 @@
-"""The pose of one query from its matches with all its references."""
+"""The pose of one query from its matches with all its references, as the library finds it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from benchmarks.core.samples import FloatArray, LocalizationTruth, PairSample
 from benchmarks.core.tasks import Answered
@@ -19,14 +18,10 @@ from matcher.geometry.pixels import resize_transform, transform_keypoints
 from matcher.geometry.pnp import estimate_absolute_pose
 from matcher.geometry.pnp_focal import estimate_pose_and_focal
 from matcher.geometry.ransac import RansacOptions
+from matcher.localization import Lifted, MatchArrays, gather
 from matcher.structures import Camera, Pose
 
 __all__ = ["QueryPose", "localize_query", "query_camera", "truth_of"]
-
-# Correspondences closer than this in the query, and in the world, are one: references that share a
-# surface repeat it, which would let it outvote what a single reference sees.
-_SAME_PIXEL_PX = 1.0
-_SAME_POINT_M = 0.01
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,8 +77,7 @@ def localize_query(answers: Sequence[Answered], options: LocalizationOptions) ->
 
 def _correspondences(answers: Sequence[Answered]) -> tuple[FloatArray, FloatArray, str]:
     """(M, 2) pixels of the resized query, (M, 3) points, and why a reference gave none."""
-    pixels, points, confidences = [np.zeros((0, 2))], [np.zeros((0, 3))], [np.zeros(0)]
-    problem = ""
+    lifted, problem = [], ""
     for answered in answers:
         prediction, frame = answered.prediction, answered.frame
         if not len(prediction):
@@ -97,24 +91,14 @@ def _correspondences(answers: Sequence[Answered]) -> tuple[FloatArray, FloatArra
             continue
         known = np.isfinite(world).all(axis=1)
         to_resized = resize_transform(frame.stored0, frame.resized0)
-        pixels.append(transform_keypoints(to_resized, prediction.keypoints0[known]))
-        points.append(world[known])
-        confidences.append(prediction.confidence[known])
-    all_pixels, all_points = np.concatenate(pixels), np.concatenate(points)
-    kept = _distinct(all_pixels, all_points, np.concatenate(confidences))
-    return all_pixels[kept], all_points[kept], problem
-
-
-def _distinct(
-    pixels: FloatArray, points: FloatArray, confidence: FloatArray
-) -> npt.NDArray[np.intp]:
-    """Rows of the surest correspondence of each pixel with each place."""
-    if not len(points):
-        return np.zeros(0, dtype=np.intp)
-    cells = np.concatenate([pixels / _SAME_PIXEL_PX, points / _SAME_POINT_M], axis=1)
-    surest_first = np.argsort(-confidence, kind="stable")
-    _, first = np.unique(np.rint(cells[surest_first]), axis=0, return_index=True)
-    return np.sort(surest_first[first])
+        matches = MatchArrays(
+            transform_keypoints(to_resized, prediction.keypoints0[known]),
+            prediction.keypoints1[known],
+            prediction.confidence[known],
+        )
+        lifted.append(Lifted(matches, world[known]))
+    found = gather(lifted)
+    return found.keypoints, found.points, problem
 
 
 def truth_of(sample: PairSample) -> LocalizationTruth:
