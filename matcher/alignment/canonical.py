@@ -13,14 +13,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from matcher.geometry.focal import estimate_focal
-from matcher.structures import FloatArray
+from matcher.geometry.focal import estimate_focal, focal_from_field_of_view
+from matcher.structures import FloatArray, ImageSize
 
 __all__ = ["CanonicalSum", "CanonicalView", "block_centers"]
 
 _CONFIDENCE_FLOOR = 0.999
 """Confidences are above 1: what exceeds this is the weight of a prediction, and never 0."""
 _FOCAL_RATIOS = (0.5, 3.5)
+"""Of the focal of a 60 degree view: what lies outside is no photograph, or no pointmap."""
 _SMALLEST_RATIO = 1e-2
 
 
@@ -49,10 +50,13 @@ class CanonicalView:
         return self.points[np.ix_(rows, columns)][..., 2].astype(np.float64)
 
     def focal(self) -> float | None:
-        """Focal in original pixels (Weiszfeld), or ``None`` where the pointmap says nothing."""
-        low, high = _FOCAL_RATIOS
-        focal = estimate_focal(self.points, min_ratio=low, max_ratio=high)
-        if focal is None:
+        """Focal in original pixels (Weiszfeld), or ``None`` where it is that of no photograph."""
+        low, high = (
+            ratio * focal_from_field_of_view(ImageSize(*self.points.shape[:2]))
+            for ratio in _FOCAL_RATIOS
+        )
+        focal = estimate_focal(self.points)
+        if focal is None or not low < focal < high:
             return None
         scale = self.original_from_network
         return focal * float(np.sqrt(scale[0, 0] * scale[1, 1]))

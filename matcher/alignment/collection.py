@@ -32,6 +32,7 @@ class Collection:
         cameras: pinholes, known (without their distortion) or guessed.
         known_cameras: as given, or ``None``.
         known_poses: as given, or ``None``.
+        map_focals: of the pointmaps, or ``None``.
         grids: blocks of the photographs.
         views: the verified pairs.
     """
@@ -41,6 +42,7 @@ class Collection:
     cameras: tuple[Camera, ...]
     known_cameras: tuple[Camera | None, ...]
     known_poses: tuple[Pose | None, ...]
+    map_focals: tuple[float | None, ...]
     grids: tuple[AnchorGrid, ...]
     views: tuple[TwoView, ...] = ()
 
@@ -83,6 +85,7 @@ class Collection:
             tuple(self.cameras[member] for member in members),
             tuple(self.known_cameras[member] for member in members),
             tuple(self.known_poses[member] for member in members),
+            tuple(self.map_focals[member] for member in members),
             tuple(self.grids[member] for member in members),
             tuple(views),
         )
@@ -120,8 +123,9 @@ def make_collection(
         InputError: a camera for photographs of another size.
     """
     pinholes, known = [], []
-    for name, size, canonical in zip(
-        observations.names, observations.sizes, observations.canonical, strict=True
+    map_focals = [view and view.focal() for view in observations.canonical]
+    for name, size, focal in zip(
+        observations.names, observations.sizes, map_focals, strict=True
     ):
         camera = cameras.get(name)
         if camera is not None and camera.size is not None and camera.size != size:
@@ -134,7 +138,6 @@ def make_collection(
         if camera is not None:
             pinholes.append(undistorted_camera(camera))
             continue
-        focal = None if canonical is None else canonical.focal()
         pinholes.append(camera_from_focal(focal or focal_from_field_of_view(size), size))
     return Collection(
         observations.names,
@@ -142,6 +145,7 @@ def make_collection(
         tuple(pinholes),
         tuple(known),
         tuple(poses.get(name) for name in observations.names),
+        tuple(map_focals),
         tuple(make_grids(observations.sizes, observations.canonical, options.block_px)),
     )
 

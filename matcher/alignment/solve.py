@@ -24,14 +24,16 @@ from matcher.alignment.rotations import average_rotations
 from matcher.alignment.sparse_options import SparseOptions
 from matcher.structures import FloatArray
 
-__all__ = ["GOOD_ERROR", "Solution", "consistent_pairs", "refine_rounds", "solve", "start"]
+__all__ = ["GOOD_ERROR", "Solution", "consistent_pairs", "refine_rounds", "sightings_per_pair", "solve", "start"]
 
 GOOD_ERROR = 3.0
 """Whitened errors up to which a sighting agrees with the solution."""
 _MOST_SIGHTINGS = 400_000
+_LEAST_PER_PAIR = 50
 _MAX_ROTATION_ERROR_DEG = (10.0, 20.0)
 """Pairs further from the averaged rotations are wrong; with guessed focals they may be more off."""
-_LOSS_SCALES = (4.0, 2.0, 1.0)
+_LAST_SCALE, _SCALE_STEP, _FIRST_SCALE_MOST = 1.0, 3.0, 300.0
+_START_QUANTILE = 0.8
 _LEAST_PARALLAX = 20.0
 _DEPTH_NOISE = (1e-3, 0.2)
 _FOCAL_PRIOR = 0.7
@@ -46,12 +48,29 @@ class Solution:
         sightings: what was observed.
         state: cameras and anchors.
         errors: (K,) whitened errors of the sightings.
+        depth_noise: relative error of pixels' depths, given their anchors'.
     """
 
     collection: Collection
     sightings: Sightings
     state: CameraState
     errors: FloatArray
+    depth_noise: float
+
+    @classmethod
+    def of(
+        cls,
+        collection: Collection,
+        sightings: Sightings,
+        state: CameraState,
+        depth_noise: float,
+        options: SparseOptions,
+    ) -> Solution:
+        """A solution with its errors."""
+        noise_px = options.max_error_px * collection.view_px
+        whitening = whiten(sightings, state, noise_px, depth_noise)
+        errors = reprojection_errors(sightings, state, whitening)
+        return cls(collection, sightings, state, errors, depth_noise)
 
     @property
     def good(self) -> npt.NDArray[np.bool_]:
@@ -135,6 +154,12 @@ def start(
     )
 
 
+def sightings_per_pair(collection: Collection, options: SparseOptions) -> int:
+    """How many matches of a pair take part: fewer of each where there are many pairs."""
+    share = _MOST_SIGHTINGS // (2 * max(1, len(collection.views)))
+    return min(options.max_matches_per_pair, max(_LEAST_PER_PAIR, share))
+
+
 def _anchor_depths(
     collection: Collection, options: SparseOptions
 ) -> tuple[Collection, Sightings, AnchorDepths]:
@@ -143,9 +168,7 @@ def _anchor_depths(
     Good pointmaps tell how the depth changes inside a block; rough ones make it worse than one
     depth for all of it. Triangulated matches decide which these are.
     """
-    most = min(
-        options.max_matches_per_pair, max(50, _MOST_SIGHTINGS // (2 * len(collection.views)))
-    )
+    most = sightings_per_pair(collection, options)
     answers = []
     for grids in (collection.grids, tuple(grid.without_ratios() for grid in collection.grids)):
         sightings = collect_sightings(collection.views, grids, most)
@@ -167,24 +190,35 @@ def refine_rounds(
     """The fine stage, with a loss that becomes stricter round by round."""
     noise_px = options.max_error_px * collection.view_px
     unknown = np.array([camera is None for camera in collection.known_cameras])
-    whitening = whiten(sightings, state, noise_px, _DEPTH_NOISE[1])
-    for number, scale in enumerate(_LOSS_SCALES):
-        progress(f"fine stage, round {number + 1} of {len(_LOSS_SCALES)}")
+    scales = _loss_scales(sightings, state, noise_px)
+    depth_noise = _DEPTH_NOISE[1]
+    for number, scale in enumerate(scales):
+        progress(f"fine stage, round {number + 1} of {len(scales)}")
         spread = depth_spread(sightings, state, noise_px, _LEAST_PARALLAX)
         depth_noise = float(np.clip(spread or 0.0, *_DEPTH_NOISE))
         whitening = whiten(sightings, state, noise_px, depth_noise)
+        is_late = number >= len(scales) - 2
         moved = RefineOptions(
             loss_scale=scale,
             max_steps=options.max_steps,
             free_pose=np.array([pose is None for pose in collection.known_poses]),
             focal_group=_focal_groups(collection, options.shared_focal),
             # Only when everything else is about right: it would explain anything.
-            free_center=unknown & (options.refine_principal_point and number > 0),
+            free_center=unknown & (options.refine_principal_point and is_late),
             focal_prior=_FOCAL_PRIOR,
         )
         state = refine(sightings, state, whitening, moved)
+    return Solution.of(collection, sightings, state, depth_noise, options)
+
+
+def _loss_scales(sightings: Sightings, state: CameraState, noise_px: FloatArray) -> list[float]:
+    """From errors as they are at the start, down to the noise."""
+    whitening = whiten(sightings, state, noise_px, _DEPTH_NOISE[1])
     errors = reprojection_errors(sightings, state, whitening)
-    return Solution(collection, sightings, state, errors)
+    first = float(np.clip(np.quantile(errors, _START_QUANTILE), _LAST_SCALE, _FIRST_SCALE_MOST))
+    count = 1 + max(2, int(np.ceil(np.log(first / _LAST_SCALE) / np.log(_SCALE_STEP))))
+    first = max(first, _LAST_SCALE * 4)
+    return [float(value) for value in np.geomspace(first, _LAST_SCALE, count)]
 
 
 def _focal_groups(collection: Collection, shared: bool) -> npt.NDArray[np.int64]:
