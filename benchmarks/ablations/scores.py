@@ -126,8 +126,8 @@ class PointMatching:
         if not len(mutual):
             return MatchPrediction.failed(NO_MATCHES)
         return MatchPrediction(
-            transform_keypoints(pixels0[mutual], maps.original0_from_network),
-            transform_keypoints(pixels1[forth[mutual]], maps.original1_from_network),
+            transform_keypoints(maps.original0_from_network, pixels0[mutual]),
+            transform_keypoints(maps.original1_from_network, pixels1[forth[mutual]]),
             np.ones(len(mutual)),
         )
 

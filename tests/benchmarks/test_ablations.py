@@ -54,6 +54,7 @@ TOY = "--model tiny --minutes 0.005 --image-size 32 --batch-size 2 --matches 32 
 TOY += " --photo-pairs 4 --photo-size 64 --dev-pairs 2 --view-size 64"
 
 
+@pytest.mark.slow
 def test_variants_are_trained_scored_and_tabled_once(
     sources: list[str],
     tmp_path: Path,
@@ -112,7 +113,8 @@ def test_every_variant_changes_something_and_can_be_built() -> None:
         assert changed.max_minutes == base.max_minutes
         assert changed.stages == base.stages
         key = (json.dumps(changed.to_dict()), variant.pretrain_share)
-        if variant.name not in ("random", "croco-random"):  # the tiny base is random already
+        # The tiny base is random already, and one block cannot be halved.
+        if variant.name not in ("random", "croco-random", "shallow"):
             assert key not in seen, variant.name
         seen.append(key)
         assert isinstance(initial_network(changed), TwoViewNetwork)

@@ -116,7 +116,9 @@ def test_a_released_checkpoint_is_fine_tuned(
     arguments = ["train", "--config", base, "--out", tmp_path / "out", "--data", matches_only]
     arguments += ["--initialise", path, "--freeze", "encoder", "--learning-rate", 1e-3]
     monkeypatch.setattr(sys, "argv", ["widebase", *map(str, arguments)])
-    main()
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert not end.value.code
     capsys.readouterr()
     tuned = load_checkpoint(tmp_path / "out" / "model.safetensors")
     assert tuned.network.config == loaded.network.config
