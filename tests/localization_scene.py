@@ -15,14 +15,17 @@ from torch import Tensor
 
 from matcher import Camera, Matcher, PairOptions, Pose
 from matcher.checkpoints import CheckpointInfo
+from matcher.geometry.camera import project
 from matcher.model.network import EncodedViews
-from matcher.structures import FloatArray, PairPrediction
+from matcher.reconstruction.model import Reconstruction, RegisteredImage, SparsePoints
+from matcher.structures import FloatArray, ImageSize, PairPrediction
 from tests.relief import (
     HALF_EXTENT,
     ReliefNetwork,
     _camera,
     _photograph,
     _surface_points,
+    relief_height,
     second_pose,
 )
 
@@ -112,6 +115,32 @@ def write_scene(folder: Path) -> ReliefScene:
     (folder / "map.jsonl").write_text(text, encoding="utf-8")
     Image.fromarray(scene.query.image).save(scene.query_path)
     return scene
+
+
+def sparse_reconstruction(scene: ReliefScene, count: int = 400) -> Reconstruction:
+    """Points of the relief, observed by every photograph in which they lie."""
+    random = np.random.default_rng(5)
+    x, y = random.uniform(-2, 2, (2, count))
+    positions = np.stack([x, y, relief_height(x, y)], axis=1)
+    images, point, image, keypoint = [], [], [], []
+    for number, (view, path) in enumerate(zip(scene.views, scene.images, strict=True)):
+        images.append(
+            RegisteredImage(path.name, view.camera, view.cam_from_world, ImageSize(*SIZE))
+        )
+        pixels = project(view.cam_from_world.transform(positions), view.camera)
+        inside = np.flatnonzero(np.all((pixels > 0) & (pixels < [SIZE[1] - 1, SIZE[0] - 1]), 1))
+        point.append(inside)
+        image.append(np.full(len(inside), number))
+        keypoint.append(pixels[inside])
+    points = SparsePoints(
+        positions,
+        np.zeros((count, 3), np.uint8),
+        np.zeros(count),
+        np.concatenate(point).astype(np.int64),
+        np.concatenate(image).astype(np.int64),
+        np.concatenate(keypoint),
+    )
+    return Reconstruction(tuple(images), points)
 
 
 class PlaceNetwork(ReliefNetwork):

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from matcher import Matcher
-from matcher.cli.app import ERRORS, EXIT_NO_ANSWER, app, fail, say, write_json
-from matcher.cli.pair_verbs import AsJson, CropChoice, Crops, Device, Draw, ModelName, Seed, _load
+from matcher.cli import pair_verbs
+from matcher.cli.app import EXIT_NO_ANSWER, app, fail, progress_bar, say, write_json
+from matcher.cli.pair_verbs import AsJson, CropChoice, Crops, Device, Draw, ModelName, Seed
 from matcher.drawing import check_picture_path
 from matcher.errors import InputError
 from matcher.geometry.camera import parse_camera
@@ -27,27 +26,10 @@ from matcher.photographs import PHOTOGRAPH_SUFFIXES, file_sha256
 __all__ = ["build_map", "localize"]
 
 _LOG_SUFFIX = ".log.jsonl"
+_SUMMARY, _MODEL = "summary.json", "colmap"
 
 map_app = typer.Typer(help="Maps to localize photographs in.", no_args_is_help=True)
 app.add_typer(map_app, name="map")
-
-
-@contextmanager
-def _progress(title: str) -> Iterator[Callable[..., None]]:
-    """A bar on standard error; call it with (done, all)."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=ERRORS, transient=True) as bar:
-        task = bar.add_task(title, total=None)
-
-        def show(done: int, number: int, *_: object) -> None:
-            bar.update(task, completed=done, total=number)
-
-        yield show
 
 
 @map_app.command("build")
@@ -61,6 +43,9 @@ def build_map(
         Path | None,
         typer.Option(help="File with image, depth, K, cam_from_world as JSON on each line."),
     ] = None,
+    reconstruction: Annotated[
+        Path | None, typer.Option(help="Folder that widebase reconstruct wrote.")
+    ] = None,
     metric: Annotated[
         bool, typer.Option("--metric", help="The COLMAP model is in metres.")
     ] = False,
@@ -72,12 +57,12 @@ def build_map(
     as_json: AsJson = False,
 ) -> None:
     """Make a map of photographs with depth and poses, or of a COLMAP model."""
-    scene = _source(colmap, images, rgbd, metric)
+    scene = _source(colmap, reconstruction, rgbd, images, metric)
     if out.exists() and not (out / MAP_NAME).is_file():
         raise InputError("--out", "a new folder, or one that holds a map", f"{out}")
-    matcher = _load(model, device, default_pair_options()) if retrieval else None
+    matcher = pair_verbs._load(model, device, default_pair_options()) if retrieval else None
     if matcher is not None:
-        with _progress("encoding") as show:
+        with progress_bar("encoding") as show:
             scene = scene.with_retrieval(matcher, progress=show)
     scene.save(out)
     values: dict[str, Any] = {
@@ -97,17 +82,29 @@ def build_map(
 
 
 def _source(
-    colmap: Path | None, images: Path | None, rgbd: Path | None, is_metric: bool
+    colmap: Path | None,
+    reconstruction: Path | None,
+    rgbd: Path | None,
+    images: Path | None,
+    is_metric: bool,
 ) -> ReferenceMap:
-    if (colmap is None) == (rgbd is None):
-        given = "both" if colmap is not None else "neither"
-        raise InputError("--colmap, --rgbd", "one of them", given)
+    given = [source for source in (colmap, reconstruction, rgbd) if source is not None]
+    if len(given) != 1:
+        raise InputError("--colmap, --reconstruction, --rgbd", "one of them", f"{len(given)}")
     if rgbd is not None:
         return ReferenceMap.from_rgbd_list(rgbd)
-    assert colmap is not None
     if images is None:
-        raise InputError("--images", "the folder of the model's photographs", "nothing")
-    return ReferenceMap.from_colmap(colmap, images=images, is_metric=is_metric)
+        raise InputError("--images", "the folder of the photographs", "nothing")
+    if colmap is not None:
+        return ReferenceMap.from_colmap(colmap, images=images, is_metric=is_metric)
+    assert reconstruction is not None
+    try:
+        summary = json.loads((reconstruction / _SUMMARY).read_text(encoding="utf-8"))
+        is_metric = is_metric or bool(summary["is_metric"])
+    except (OSError, ValueError, KeyError, TypeError):
+        expected = f"a folder that widebase reconstruct wrote ({_SUMMARY})"
+        raise InputError("--reconstruction", expected, f"{reconstruction}") from None
+    return ReferenceMap.from_colmap(reconstruction / _MODEL, images=images, is_metric=is_metric)
 
 
 @app.command()
@@ -153,7 +150,7 @@ def localize(
     )
     known = None if camera is None else parse_camera(camera, "--camera")
     reference_map = _open_map(scene, map_images)
-    matcher = _load(model, device, pair)
+    matcher = pair_verbs._load(model, device, pair)
     if queries is not None:
         assert images is not None
         assert out is not None
@@ -229,8 +226,15 @@ def _localize_list(
         "options": options.to_dict(),
         "map": file_sha256(described),
     }
-    with reference_map.localizer(matcher, options) as localizer, _progress("localizing") as show:
-        summary = localize_queries(localizer, listed, images, log, bound_to=bound_to, progress=show)
+    with reference_map.localizer(matcher, options) as localizer, progress_bar("localizing") as show:
+        summary = localize_queries(
+            localizer,
+            listed,
+            images,
+            log,
+            bound_to=bound_to,
+            progress=lambda done, total, _: show(done, total),
+        )
     written = write_submission(log, out)
     values = {
         "out": str(out),

@@ -11,7 +11,7 @@ from PIL import Image
 
 from matcher.geometry.pose import rotation_error_deg
 from matcher.localization.map_files import MAP_NAME
-from tests.localization_scene import scene_matcher, write_scene
+from tests.localization_scene import scene_matcher, sparse_reconstruction, write_scene
 
 
 @pytest.fixture(scope="module")
@@ -22,9 +22,9 @@ def scene(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def relief_models(monkeypatch, scene):
     """``--model relief`` (or ``other``) is the stand-in network."""
-    from matcher.cli import localization_verbs
+    from matcher.cli import pair_verbs
 
-    load = localization_verbs._load
+    load = pair_verbs._load
 
     def load_relief(model: str, device: str | None, options: Any) -> Any:
         if model not in ("relief", "other"):
@@ -34,7 +34,7 @@ def relief_models(monkeypatch, scene):
         matcher.options = options
         return matcher
 
-    monkeypatch.setattr(localization_verbs, "_load", load_relief)
+    monkeypatch.setattr(pair_verbs, "_load", load_relief)
 
 
 @pytest.fixture
@@ -71,6 +71,36 @@ def test_a_photograph_is_localized(widebase, scene, built, tmp_path):
     assert (values["model"], values["licence"], values["is_metric"]) == ("relief", "CC0-1.0", True)
     with Image.open(picture) as drawn:
         assert drawn.size[0] > 400
+
+
+@pytest.mark.parametrize("option", ["--colmap", "--reconstruction"])
+def test_a_reconstruction_is_a_map(widebase, scene, tmp_path, option):
+    pytest.importorskip("pycolmap")
+    from matcher.reconstruction.colmap_model import write_model
+
+    folder = tmp_path / "made"
+    folder.mkdir()
+    write_model(sparse_reconstruction(scene), folder / "colmap")
+    (folder / "summary.json").write_text('{"is_metric": true}')
+    out = tmp_path / "map"
+    source = folder / "colmap" if option == "--colmap" else folder
+    run = widebase(
+        "map", "build", option, source, "--images", scene.folder / "images", "--out", out,
+        "--model", "relief", "--json",
+    )  # fmt: skip
+    assert (run.status, run.json["num_references"]) == (0, 5)
+    assert run.json["is_metric"] is (option == "--reconstruction")
+    found = widebase(
+        "localize", scene.query_path, "--map", out, "--camera", camera_text(scene),
+        "--model", "relief", "--max-size", 256, "--json",
+    )  # fmt: skip
+    truth = scene.query.cam_from_world.translation
+    np.testing.assert_allclose(found.json["cam_from_world"]["translation"], truth, atol=0.01)
+    wrong = widebase(
+        "map", "build", "--reconstruction", tmp_path, "--images", scene.folder, "--out", out
+    )
+    assert wrong.status == 2
+    assert "a folder that widebase reconstruct wrote" in wrong.err
 
 
 def test_a_person_reads_it_too(widebase, scene, built):
@@ -153,7 +183,10 @@ def test_what_is_left_out_is_said(widebase, scene, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("map", "build", "--out", "m"), "--colmap, --rgbd: expected one of them, got neither"),
+        (
+            ("map", "build", "--out", "m"),
+            "--colmap, --reconstruction, --rgbd: expected one of them, got 0",
+        ),
         (("map", "build", "--out", "m", "--colmap", "x"), "--images: expected the folder"),
         (("map", "build", "--out", "m", "--rgbd", "absent.jsonl"), "No such file"),
         (("localize", "--map", "m"), "QUERY, --queries: expected one of them, got neither"),

@@ -13,7 +13,6 @@ import pytest
 from PIL import Image
 
 from matcher import Camera, DatasetError, ImageSize, InputError, MatchingOptions, PairOptions
-from matcher.geometry.camera import project
 from matcher.localization import LocalizationOptions, ReferenceMap
 from matcher.localization.map_files import MAP_NAME
 from matcher.reconstruction.model import (
@@ -22,8 +21,7 @@ from matcher.reconstruction.model import (
     RegisteredImage,
     SparsePoints,
 )
-from tests.localization_scene import SIZE, surface_points
-from tests.relief import relief_height
+from tests.localization_scene import SIZE, sparse_reconstruction, surface_points
 
 DENSE = LocalizationOptions(pair=PairOptions(max_size=256, matching=MatchingOptions(subsample=4)))
 
@@ -31,32 +29,6 @@ DENSE = LocalizationOptions(pair=PairOptions(max_size=256, matching=MatchingOpti
 def metres_off(answer, scene):
     assert answer.reason is None
     return np.linalg.norm(answer.center - scene.query.cam_from_world.inverse.translation)
-
-
-def sparse_reconstruction(scene, count=400):
-    """Points of the relief, observed by every photograph in which they lie."""
-    random = np.random.default_rng(5)
-    x, y = random.uniform(-2, 2, (2, count))
-    positions = np.stack([x, y, relief_height(x, y)], axis=1)
-    images, point, image, keypoint = [], [], [], []
-    for number, (view, path) in enumerate(zip(scene.views, scene.images, strict=True)):
-        images.append(
-            RegisteredImage(path.name, view.camera, view.cam_from_world, ImageSize(*SIZE))
-        )
-        pixels = project(view.cam_from_world.transform(positions), view.camera)
-        inside = np.flatnonzero(np.all((pixels > 0) & (pixels < [SIZE[1] - 1, SIZE[0] - 1]), 1))
-        point.append(inside)
-        image.append(np.full(len(inside), number))
-        keypoint.append(pixels[inside])
-    points = SparsePoints(
-        positions,
-        np.zeros((count, 3), np.uint8),
-        np.zeros(count),
-        np.concatenate(point).astype(np.int64),
-        np.concatenate(image).astype(np.int64),
-        np.concatenate(keypoint),
-    )
-    return Reconstruction(tuple(images), points)
 
 
 def test_triangulated_points_give_the_pose(scene, matcher):
