@@ -27,8 +27,8 @@ __all__ = ["VerificationOptions", "Verified", "verify", "verify_all"]
 
 _MIN_MATCHES_FUNDAMENTAL = 8
 # How many times what chance explains (``required_inliers``) must agree. A wrong pair harms a
-# reconstruction more than a right one helps: of ten tourists' photographs of one church, these leave
-# 29 pairs of which 25 are right, and 20 of which 19 are; the factor 1.5 leaves 35 and 26 right ones.
+# reconstruction more than a right one helps: of ten tourists' photographs of one church, these
+# leave 29 pairs of which 25 are right, and 20 of which 19 are; a factor of 1.5 leaves 35, 26 right.
 _ESSENTIAL_FACTOR = 2.0
 _FUNDAMENTAL_FACTOR = 2.5  # it has two degrees of freedom more to collect wrong matches with
 
