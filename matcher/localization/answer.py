@@ -43,7 +43,8 @@ class AbsolutePose:
         inlier_mask: (M,) bool, which of them agree with the pose (all false without one).
         camera: the query's camera, given or estimated; ``None`` without an answer.
         covariance: (6, 6) of the pose, as ``matcher.geometry.covariance`` defines it (rotation in
-            radians, then translation, both in the camera's frame); ``None`` where it is not known.
+            radians, then translation, both in the camera's frame), an estimated focal taken for
+            true; ``None`` where it is not known.
         is_metric: whether the translation is in metres.
         method: ``"pnp"``, ``"pnp_focal"`` (the focal was estimated too), or ``"relative"`` (the map
             is one photograph; without metric weights the translation then has length 1).

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import weakref
 from collections.abc import Sequence
 from types import TracebackType
 
@@ -63,6 +64,7 @@ class Localizer:
         self._retrieval = retrieval
         self._is_metric = is_metric
         self._cache = EncodingCache(memory, matcher.device)
+        weakref.finalize(self, self._cache.close)  # whoever forgets to close it leaves no files
 
     def __enter__(self) -> Localizer:
         return self
