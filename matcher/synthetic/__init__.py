@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from matcher.synthetic.batches import PlaceOptions, RenderedPairs, render_pairs
 from matcher.synthetic.cameras import CameraOptions, sample_cameras
 from matcher.synthetic.fixtures import TestPair, make_test_pair
 from matcher.synthetic.layouts import SceneOptions, sample_scenes
+from matcher.synthetic.lens import LensOptions, photograph
 from matcher.synthetic.pairs import (
     Correspondences,
     correspondences,
@@ -14,6 +16,7 @@ from matcher.synthetic.pairs import (
     relative_pose,
     sample_pairs,
 )
+from matcher.synthetic.patterns import role_textures
 from matcher.synthetic.relief import height_field
 from matcher.synthetic.render import RenderedViews, RenderOptions, cast_depth, render
 from matcher.synthetic.scene import Cameras, Scene
@@ -24,17 +27,23 @@ from matcher.synthetic.textures import (
     load_textures,
     procedural_textures,
 )
+from matcher.synthetic.weather import Weather, WeatherOptions, sample_weather
 
 __all__ = [
     "CameraOptions",
     "Cameras",
     "Correspondences",
+    "LensOptions",
     "MipAtlas",
+    "PlaceOptions",
     "RenderOptions",
+    "RenderedPairs",
     "RenderedViews",
     "Scene",
     "SceneOptions",
     "TestPair",
+    "Weather",
+    "WeatherOptions",
     "build_atlas",
     "cast_depth",
     "correspondences",
@@ -44,11 +53,15 @@ __all__ = [
     "make_test_pair",
     "overlap",
     "overlap_matrix",
+    "photograph",
     "points_in_camera0",
     "procedural_textures",
     "relative_pose",
     "render",
+    "render_pairs",
+    "role_textures",
     "sample_cameras",
     "sample_pairs",
     "sample_scenes",
+    "sample_weather",
 ]

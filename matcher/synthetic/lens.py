@@ -79,7 +79,7 @@ def _gaussian(image: Tensor, sigma: float) -> Tensor:
 
 def _focus(draw: _Draw, image: Tensor, depth: Tensor, share: float) -> Tensor:
     """Blend with blurred copies by how far the inverse depth is from that in focus."""
-    strength, place = draw.sometimes(share, 0.5, 3.0), draw.uniform(0.05, 0.95)
+    strength, place = draw.sometimes(share, 0.4, 2.2), draw.uniform(0.05, 0.95)
     which = strength.nonzero()[:, 0]
     if not len(which):
         return image

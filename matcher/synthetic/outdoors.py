@@ -46,16 +46,14 @@ def _ground(build: PlaceBuilder, far: Tensor) -> None:
 
 
 def _gable(build: PlaceBuilder, frame: Frame, z: Tensor, wide: Tensor, deep: Tensor) -> None:
-    """A box turned on its edge, half sunk: 1 box."""
-    half = wide / math.sqrt(2.0)
+    """A roof: a box turned on its edge, its lower half inside the walls: 1 box."""
+    half = 0.99 * wide / math.sqrt(2.0)
     cos = torch.full_like(wide, math.sqrt(0.5))
     zero, one = torch.zeros_like(wide), torch.ones_like(wide)
     rows = ((cos, zero, cos), (zero, one, zero), (-cos, zero, cos))
     edge = torch.stack([torch.stack(row, -1) for row in rows], -2)
-    flat = torch.diag(torch.tensor([1.0, 1.0, 0.6], dtype=torch.float64))
-    build.put(
-        "box", frame.point(0, 0, z), xyz(half, deep, half) @ flat, frame.yaw @ edge, role="roof"
-    )
+    size = xyz(half, 0.99 * deep, half)
+    build.put("box", frame.point(0, 0, z), size, frame.yaw @ edge, role="roof")
 
 
 def _people_and_cars(build: PlaceBuilder, middle: Frame, reach_x: Tensor, reach_y: Tensor) -> None:
@@ -107,7 +105,7 @@ def facade(random: SceneRandom, atlas: MipAtlas) -> Scene:
         needle = xyz(0.08 + zero, 0.08 + zero, tip)
         build.put("cylinder", top + xyz(zero, zero, dome + tip), needle, role="skin")
         attention.append(front.point(x, out, 1.4 * tower_tall))
-    _gable(build, front.moved(0, -0.5), 2 * tall, 0.55 * wide, 0.6 + zero)
+    _gable(build, front.moved(0, -2.0), 2 * tall, 0.55 * wide, 1.98 + zero)
 
     porch, gap = random.uniform(0.8, 2.2), random.uniform(1.1, 2.2)
     column_tall, shaft = tall * random.uniform(0.45, 0.8), random.uniform(0.12, 0.35)
@@ -220,7 +218,7 @@ def avenue(random: SceneRandom, atlas: MipAtlas) -> Scene:
                 build.put("box", house.point(0, slab[:, 1], z), slab, yaw, role="plain")
                 railing(build, house.moved(0, 2 * slab[:, 1], z), slab[:, 0], 1.0)
             if number == 1:
-                _gable(build, house.moved(0, -deep), 2 * tall, half, deep + 0.2)
+                _gable(build, house.moved(0, -deep), 2 * tall, half, deep)
             start = start + 2 * half + random.chance(0.25) * random.uniform(0.5, 4)
         walk = xyz(1.4 + zero, 35 + zero, 0.07 + zero)
         build.put("box", xyz(side * (width - 1.2), zero, 0.05 + zero), walk, role="ground")
@@ -272,7 +270,7 @@ def garden(random: SceneRandom, atlas: MipAtlas) -> Scene:
         role="wall",
         openings=_windows(random, wide, tall, (1.8, 3.2)),
     )
-    _gable(build, house, 2 * tall, wide + 0.25, deep + 0.3)
+    _gable(build, house, 2 * tall, wide, deep)
     door = xyz(0.5 + zero, 0.04 + zero, 1.05 + zero)
     build.put("box", house.point(0.3, deep, 1.05), door, house.yaw, role="door")
     chimney = xyz(0.3 + zero, 0.3 + zero, random.uniform(0.8, 1.6))
@@ -281,7 +279,7 @@ def garden(random: SceneRandom, atlas: MipAtlas) -> Scene:
     shed = house.moved(wide + random.uniform(1.5, 3), random.uniform(-2, 2))
     size = xyz(random.uniform(0.8, 1.4), random.uniform(0.8, 1.2), random.uniform(0.9, 1.2))
     build.put("box", shed.point(0, 0, size[:, 2]), size, house.yaw, role="wood")
-    _gable(build, shed, 2 * size[:, 2], size[:, 0] + 0.1, size[:, 1] + 0.1)
+    _gable(build, shed, 2 * size[:, 2], size[:, 0], size[:, 1])
     attention.append(shed.point(0, 0, size[:, 2]))
     far = random.uniform(7, 11)
     for number in range(4):
