@@ -46,6 +46,7 @@ from matcher.pairing import complete_pairs, name_pairs, read_pairs
 from matcher.photographs import Photographs
 from matcher.reconstruction import Reconstruction
 from matcher.reconstruction.coloring import colored
+from matcher.reconstruction.filtering import pointmaps_hold
 from matcher.reconstruction.glb import write_glb
 from matcher.reconstruction.ply import write_ply
 from matcher.reconstruction.still import draw_cloud
@@ -55,6 +56,8 @@ from matcher.structures import Camera
 __all__ = ["reconstruct"]
 
 _SUMMARY = "summary.json"
+_MODEL = Path("colmap", "sparse", "0")
+"""Where COLMAP's mappers write theirs."""
 _LISTED_AT_MOST = 20
 _EXIF_ORIENTATION = 0x0112
 
@@ -234,7 +237,7 @@ def _mapped(
             else:
                 records.append(record)
     kind: Literal["incremental", "global"] = "incremental" if mapper is Mapper.colmap else "global"
-    return map_with_colmap(records, photographs, out / "colmap", mapper=kind, cameras=known)
+    return map_with_colmap(records, photographs, out / _MODEL.parts[0], mapper=kind, cameras=known)
 
 
 def _write(
@@ -246,6 +249,7 @@ def _write(
         "unregistered": dict(found.unregistered),
         "triangulated_points": len(found.points),
         "cloud_points": 0,
+        "cloud_from": None,
         "is_metric": found.is_metric,
         "model": found.model,
         "licence": found.licence,
@@ -263,10 +267,11 @@ def _write(
     write_picture(out / "view.png", draw_cloud(cloud, found.images))
     write_html(out / "view.html", found, cloud, title=title)
     values["cloud_points"] = len(cloud)
+    values["cloud_from"] = "pointmaps" if pointmaps_hold(found) else "matches"
     values["files"] = ["cloud.ply", "scene.glb", "view.png", "view.html"]
     try:
-        found.write_colmap(out / "colmap")
-        values["files"].append("colmap")
+        found.write_colmap(out / _MODEL)
+        values["files"].append(_MODEL.as_posix())
     except MissingDependencyError as missing:
         ERRORS.print(f"no COLMAP model written: {missing}", markup=False)
     return values
@@ -304,7 +309,8 @@ def _tell(values: dict[str, Any], found: Reconstruction) -> None:
         return
     unit = "metres" if found.is_metric else "an arbitrary unit"
     say(
-        f"{values['cloud_points']} points in {unit}; {values['seconds']:.1f} s with "
+        f"{values['cloud_points']} points of {values['cloud_from']}, in {unit}; "
+        f"{values['seconds']:.1f} s with "
         f"{found.model} ({found.licence})"
     )
     say(f"wrote {', '.join(values['files'])} in {values['out']}")

@@ -14,7 +14,7 @@ from matcher.reconstruction.point_cloud import PointCloud
 from matcher.reconstruction.surfaces import Surface, surfaces_of
 from matcher.structures import FloatArray
 
-__all__ = ["CloudOptions", "filtered_cloud"]
+__all__ = ["CloudOptions", "filtered_cloud", "pointmaps_hold"]
 
 _SURER = 1.001
 """Confidences whose ratio is smaller say the same."""
@@ -25,6 +25,9 @@ class CloudOptions:
     """Which points stay.
 
     Attributes:
+        max_disagreement: pointmaps are shown if their depths differ from those of the triangulated
+            points by at most this share, in the median; a network whose pointmaps are rough leaves
+            the triangulated points as the better picture. ``None``: pointmaps are always shown.
         min_confidence: of a pointmap's point; the network's confidences start at 1.
         least_confident_share: this share of all pointmap points goes, the least confident; none of
             them where the network is equally sure of everything.
@@ -43,6 +46,7 @@ class CloudOptions:
         InputError: a number out of range.
     """
 
+    max_disagreement: float | None = 0.02
     min_confidence: float = 0.0
     least_confident_share: float = 0.15
     free_space_margin: float | None = 0.03
@@ -53,6 +57,7 @@ class CloudOptions:
 
     def __post_init__(self) -> None:
         for name, low in (
+            ("max_disagreement", 0.0),
             ("min_confidence", 0.0),
             ("free_space_margin", 0.0),
             ("max_depth_jump", 0.0),
@@ -70,7 +75,7 @@ class CloudOptions:
 def filtered_cloud(
     reconstruction: Reconstruction, options: CloudOptions | None = None
 ) -> PointCloud:
-    """Coloured points: of the pointmaps where there are any, else the triangulated ones.
+    """Coloured points: of the pointmaps where these are any good, else the triangulated ones.
 
     Args:
         reconstruction: what to show.
@@ -80,8 +85,8 @@ def filtered_cloud(
         The points, photograph by photograph, rows first; empty where nothing stays.
     """
     options = options or CloudOptions()
-    surfaces = surfaces_of(reconstruction.images, _least_confidence(reconstruction, options))
-    if surfaces:
+    if pointmaps_hold(reconstruction, options):
+        surfaces = surfaces_of(reconstruction.images, _least_confidence(reconstruction, options))
         cloud = PointCloud.joined(_points_of(surface, surfaces, options) for surface in surfaces)
     else:
         cloud = _triangulated(reconstruction, options)
@@ -89,6 +94,24 @@ def filtered_cloud(
         return cloud
     distances = np.linalg.norm(cloud.positions - np.median(cloud.positions, axis=0), axis=1)
     return cloud.select(distances <= options.outlier_factor * np.quantile(distances, 0.9))
+
+
+def pointmaps_hold(reconstruction: Reconstruction, options: CloudOptions | None = None) -> bool:
+    """Whether a cloud is made of pointmaps: there are some, and they agree with the points."""
+    options = options or CloudOptions()
+    surfaces = surfaces_of(reconstruction.images, 0.0)
+    points, places = reconstruction.points, reconstruction.names
+    if not surfaces or options.max_disagreement is None or not len(points):
+        return bool(surfaces)
+    differences = [np.zeros(0)]
+    for surface in surfaces:
+        seen = points.observation_image == places.index(surface.name)
+        pixels, depth = surface.project(points.positions[points.observation_point[seen]])
+        flat = surface.nearest(pixels)
+        hit = flat >= 0
+        differences.append(np.abs(surface.depth.reshape(-1)[flat[hit]] / depth[hit] - 1))
+    known = np.concatenate(differences)
+    return not len(known) or float(np.median(known)) <= options.max_disagreement
 
 
 def _least_confidence(reconstruction: Reconstruction, options: CloudOptions) -> float:

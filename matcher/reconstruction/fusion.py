@@ -39,7 +39,7 @@ class FusionOptions:
     max_reprojection_error_px: float = 1.5
     max_depth_difference: float = 0.01
     min_consistent: int = 2
-    min_confidence: float = 1.0
+    min_confidence: float = 0.0
 
     def __post_init__(self) -> None:
         for name, low in (

@@ -83,7 +83,7 @@ def draw_cloud(
     view = viewpoint or three_quarter_view(images, cloud.positions, size.width / size.height)
     canvas = _Canvas.blank(size.height * _OVERSAMPLED, size.width * _OVERSAMPLED)
     cloud = cloud.thinned(_MOST_POINTS)
-    diameter = point_px or float(np.clip(2600 / np.sqrt(len(cloud) + 1), 1.5, 4.0))
+    diameter = point_px or float(np.clip(2600 / np.sqrt(len(cloud) + 1), 1.5, 5.0))
     _splat(canvas, view, cloud.positions, cloud.colors, diameter * _OVERSAMPLED, grows=True)
     _shade(canvas)
     if images:

@@ -7,11 +7,18 @@ import pytest
 
 from matcher.errors import InputError
 from matcher.reconstruction import Reconstruction, SparsePoints
-from matcher.reconstruction.filtering import CloudOptions, filtered_cloud
+from matcher.reconstruction.filtering import CloudOptions, filtered_cloud, pointmaps_hold
 from matcher.reconstruction.point_cloud import PointCloud
-from tests.unit.reconstruction.rendered import plane_cameras, plane_reconstruction, rendered
+from tests.unit.reconstruction.rendered import (
+    plane_cameras,
+    plane_points,
+    plane_reconstruction,
+    rendered,
+)
 
-ALL = CloudOptions(0.0, 0.0, None, None, outlier_factor=None)
+ALL = CloudOptions(
+    least_confident_share=0.0, free_space_margin=None, max_depth_jump=None, outlier_factor=None
+)
 
 
 def with_dense(reconstruction, index, **changes):
@@ -119,6 +126,37 @@ def test_triangulated_points_where_there_is_no_pointmap():
     np.testing.assert_array_equal(cloud.positions, sparse.positions[:2])
     np.testing.assert_array_equal(cloud.confidence, [3, 2])
     np.testing.assert_array_equal(cloud.colors, sparse.colors[:2])
+
+
+def test_rough_pointmaps_give_way_to_triangulated_points():
+    """Pointmaps 5 % away from what matches say are not shown, unless one insists."""
+    scene = plane_reconstruction(3)
+    pixels = np.array([[40.0, 30], [80, 60], [120, 90]])
+    positions = plane_points(scene.images[0], pixels)
+    sparse = SparsePoints(
+        np.tile(positions, (2, 1)),
+        np.full((6, 3), 77, np.uint8),
+        np.zeros(6),
+        np.repeat(np.arange(6), 2),
+        np.tile([0, 1], 6),
+        np.zeros((12, 2)),
+    )
+    right = dataclasses.replace(scene, points=sparse)
+    assert pointmaps_hold(right)
+    assert len(filtered_cloud(right, ALL)) == 3 * 60 * 80
+    rough = []
+    for image in scene.images:
+        points = image.center + 1.05 * (image.dense.points - image.center)
+        dense = dataclasses.replace(image.dense, points=points.astype(np.float32))
+        rough.append(dataclasses.replace(image, dense=dense))
+    rough = dataclasses.replace(right, images=tuple(rough))
+    assert not pointmaps_hold(rough)
+    assert (filtered_cloud(rough, ALL).colors == 77).all()
+    assert len(filtered_cloud(rough, ALL)) == 6
+    for limit in (0.06, None):
+        options = dataclasses.replace(ALL, max_disagreement=limit)
+        assert len(filtered_cloud(rough, options)) == 3 * 60 * 80
+    assert pointmaps_hold(dataclasses.replace(rough, points=SparsePoints.empty()))
 
 
 def test_nothing_gives_nothing():
