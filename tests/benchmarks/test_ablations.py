@@ -18,6 +18,7 @@ from matcher.errors import InputError
 from matcher.model.network import TwoViewNetwork
 from matcher.structures import ImageSize
 from matcher.synthetic.fixtures import make_test_pair
+from matcher.training import validate
 from matcher.training.config import DataConfig
 from matcher.training.state import initial_network
 
@@ -61,6 +62,7 @@ def test_variants_are_trained_scored_and_tabled_once(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setattr(validate, "_NUM_PAIRS", 2)  # of the trainings' own figure
     out = tmp_path / "out"
     arguments = ["--out", str(out), *sources, *TOY.split()]
     assert main([*arguments, "--variants", "base"]) == 0
