@@ -353,7 +353,7 @@ KILLED = """
 @pytest.mark.skipif(sys.platform == "win32", reason="kills as Unix does")
 @pytest.mark.slow
 def test_killed_at_any_moment_the_store_is_valid(new, tmp_path, photographs):
-    for _ in range(4):
+    for _ in range(2):
         arguments = [tmp_path / "store", photographs.root]
         killed = subprocess.run(
             [sys.executable, "-c", textwrap.dedent(KILLED), *map(str, arguments)],
