@@ -45,7 +45,7 @@ def dense_points(
     rays = normalize(grid.pixels(sampled=False), camera).reshape(*grid.shape, 2)
     in_camera = np.concatenate([rays, np.ones((*grid.shape, 1))], axis=2) * depth[..., None]
     points = state.poses[image].inverse.transform(in_camera)
-    usable = np.isfinite(points).all(axis=2)
+    usable = np.asarray(np.isfinite(points).all(axis=2))
     return DensePoints(
         np.where(usable[..., None], points, 0.0).astype(np.float32),
         np.where(usable, confidence, 0.0).astype(np.float32),
@@ -59,9 +59,9 @@ def _details(
 ) -> tuple[FloatArray, npt.NDArray[np.float32]]:
     """(h, w) mean log depth over views, NaN where there is none, and (h, w) largest confidence."""
     views = [
-        (frame, view)
+        (number, view)
         for number, frame in enumerate(stack.frames)
-        for frame, view in ((number, frame.own), (number, frame.other))
+        for view in (frame.own, frame.other)
         if view is not None and view.image == image
     ]
     confidence = _largest_confidence([view for _, view in views])

@@ -18,8 +18,8 @@ from matcher.alignment.graph import spanning_tree
 from matcher.alignment.views import PixelGrid, ViewStack
 from matcher.errors import InputError
 from matcher.geometry.camera import camera_from_focal, normalize
-from matcher.geometry.focal import estimate_focal, focal_from_field_of_view
-from matcher.geometry.pixels import image_center, transform_keypoints
+from matcher.geometry.focal import focal_from_field_of_view
+from matcher.geometry.pixels import image_center
 from matcher.geometry.pnp import estimate_absolute_pose
 from matcher.geometry.procrustes import Registration, fit_registration
 from matcher.geometry.ransac import RansacOptions
@@ -28,6 +28,7 @@ from matcher.structures import Camera, FloatArray, Pose
 __all__ = ["AlignmentState", "Known", "image_rays", "initialize"]
 
 _PNP_ERROR_PX = 5.0  # pixels of the pointmap
+_PNP_ITERATIONS = 1_000
 _FOCAL_RATIOS = (0.5, 3.5)  # of the focal of a 60 degree view
 _SMALLEST_DEPTH = 1e-3  # of the median depth of the photograph
 
@@ -153,22 +154,16 @@ def _initial_focals(stack: ViewStack, known: Known) -> FloatArray:
         if camera is not None:
             focals[image] = float(np.sqrt(np.prod(camera.focals)))
             continue
-        rows, columns = grid.lattice
-        height, width = grid.lattice_shape
-        start = np.array([columns.start, rows.start])
-        network_from_original = np.linalg.inv(grid.original_from_network)
-        center = transform_keypoints(network_from_original, known.centers[image : image + 1])[0]
-        x, y = (center - start) / grid.stride
+        count = int(np.prod(grid.lattice_shape))
         votes = [
-            estimate_focal(stack.points[view, : height * width].reshape(height, width, 3), (x, y))
+            grid.estimate_focal(stack.points[view, :count], known.centers[image])
             for view in stack.views_of(image)
             if stack.is_own[view]
         ]
         found = [vote for vote in votes if vote is not None]
         if found:
             low, high = (ratio * references[image] for ratio in _FOCAL_RATIOS)
-            focal = np.median(found) * grid.stride * grid.original_per_network
-            focals[image] = np.clip(focal, low, high)
+            focals[image] = np.clip(np.median(found), low, high)
     # A photograph without a pointmap of its own sees as wide as the others do.
     ratios = (focals / references)[np.isfinite(focals)]
     typical = float(np.median(ratios)) if len(ratios) else 1.0
@@ -246,7 +241,10 @@ def _pose_by_pnp(
         stack.pixels[image][rows],
         points[rows],
         camera,
-        RansacOptions(max_error_px=_PNP_ERROR_PX * grid.original_per_network),
+        RansacOptions(
+            max_error_px=_PNP_ERROR_PX * grid.original_per_network,
+            max_iterations=_PNP_ITERATIONS,
+        ),
     )
     return None if found is None else found.cam_from_world
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +34,8 @@ BASE_SCALE = 0.5
 _FOCAL_FACTOR = 20.0
 _CENTER_FACTOR = 10.0  # pixels of the pointmap
 _BETAS = (0.9, 0.9)
+_NUMBERS_AT_ONCE = 1 << 17
+_TINY = float(torch.finfo(torch.float32).tiny)
 
 
 class PointmapObjective:
@@ -110,18 +113,23 @@ class PointmapObjective:
             parameter.requires_grad_()
 
     def loss(self) -> Tensor:
-        """() the objective."""
-        world = self._world_points().index_select(0, self._image)
+        """() the objective, in a world that is scaled to the mean scale ``BASE_SCALE``.
+
+        Distances grow with the world, so that without this a world whose scale hangs on two given
+        poses alone would shrink from the noise.
+        """
         scale = self._frame_scales()
         rotation = _rotations(self.frame_quaternion) * scale[:, None, None]
         shift = _signed_exp(self.frame_shift) * scale[:, None]
-        frame = self._frame
-        predicted = torch.baddbmm(
-            shift.index_select(0, frame)[:, :, None],
-            rotation.index_select(0, frame),
+        total: Tensor = _WeightedDistances.apply(  # type: ignore[no-untyped-call]
+            self._world_points(),
+            rotation.index_select(0, self._frame),
+            shift.index_select(0, self._frame),
             self._points,
+            self._weights,
+            self._image,
         )
-        return (torch.linalg.vector_norm(world - predicted, dim=1) * self._weights).sum()
+        return total / self._mean_scale() * BASE_SCALE if self._fixes_scale else total
 
     def _world_points(self) -> Tensor:
         """(I, 3, P)."""
@@ -151,6 +159,9 @@ class PointmapObjective:
             log_scale = log_scale - log_scale.mean() + math.log(BASE_SCALE)
         return log_scale.exp()
 
+    def _mean_scale(self) -> Tensor:
+        return self.frame_log_scale.mean().exp()
+
     @torch.no_grad()
     def state(self) -> AlignmentState:
         """The unknowns as they are now; what is given keeps every digit."""
@@ -179,6 +190,45 @@ class PointmapObjective:
             pose if given is not None else None
             for pose, given in zip(self._state.poses, self._known.poses, strict=True)
         ]
+
+
+class _WeightedDistances(torch.autograd.Function):
+    """Sum of weighted distances between world points and views moved into the world.
+
+    Values and gradients are computed together, some views at a time, so that everything between
+    them stays in the processor's cache; the gradient of a distance of 0 is 0.
+    """
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any,
+        world: Tensor,
+        rotation: Tensor,
+        shift: Tensor,
+        points: Tensor,
+        weights: Tensor,
+        image: Tensor,
+    ) -> Tensor:
+        """World points (I, 3, P); of each view: (V, 3, 3), (V, 3), (V, 3, P), (V, P), (V,)."""
+        gradients = torch.zeros_like(world), torch.empty_like(rotation), torch.empty_like(shift)
+        total = world.new_zeros(())
+        at_once = max(1, _NUMBERS_AT_ONCE // points[0].numel())
+        for start in range(0, len(points), at_once):
+            part = slice(start, start + at_once)
+            pulls = world.index_select(0, image[part])
+            pulls -= torch.baddbmm(shift[part, :, None], rotation[part], points[part])
+            lengths = (pulls * pulls).sum(dim=1).sqrt_()
+            total += (lengths * weights[part]).sum()
+            pulls *= (weights[part] / lengths.clamp_min_(_TINY))[:, None]
+            gradients[0].index_add_(0, image[part], pulls)
+            torch.bmm(pulls, points[part].mT, out=gradients[1][part])
+            torch.sum(pulls, dim=2, out=gradients[2][part])
+        ctx.save_for_backward(gradients[0], -gradients[1], -gradients[2])
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradient: Tensor) -> tuple[Tensor | None, ...]:
+        return (*(gradient[0] * saved for saved in ctx.saved_tensors), None, None, None)
 
 
 def descend(
@@ -234,7 +284,7 @@ def _rotations(quaternions: Tensor) -> Tensor:
         *(2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)),
         *(2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)),
     )
-    return torch.stack(rows, dim=1).unflatten(1, (3, 3))
+    return torch.stack(rows, dim=1).reshape(-1, 3, 3)
 
 
 def _signed_log(values: FloatArray) -> Tensor:

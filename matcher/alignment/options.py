@@ -26,6 +26,8 @@ class PointmapOptions:
             they stay in the middle of the photograph.
         min_matches: a pair with fewer matches is no pair.
         min_overlap: a pair whose overlap score is known and lower is no pair.
+        min_agreement: a pair is left out where its pointmaps agree with a smaller share of its
+            matches (``agreement``); 0 believes every pointmap, as the released system does.
 
     Raises:
         InputError: a value out of its range.
@@ -38,6 +40,7 @@ class PointmapOptions:
     optimize_principal_points: bool = False
     min_matches: int = 15
     min_overlap: float = 0.0
+    min_agreement: float = 0.25
 
     def __post_init__(self) -> None:
         if self.iterations < 0:
@@ -50,5 +53,6 @@ class PointmapOptions:
             raise InputError("max_points", "at least 16, or None", f"{self.max_points}")
         if self.min_matches < 0:
             raise InputError("min_matches", "at least 0", f"{self.min_matches}")
-        if not 0 <= self.min_overlap <= 1:
-            raise InputError("min_overlap", "a number from 0 to 1", f"{self.min_overlap}")
+        for name in ("min_overlap", "min_agreement"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(name, "a number from 0 to 1", f"{getattr(self, name)}")

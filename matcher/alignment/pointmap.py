@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from matcher.alignment.agreement import NO_AGREEMENT, agreement
 from matcher.alignment.dense import dense_points
 from matcher.alignment.graph import PairGraph
 from matcher.alignment.initialize import AlignmentState, Known, initialize
@@ -37,7 +38,8 @@ def align_pointmaps(
     with the reason. The same records give the same result.
 
     Args:
-        records: pairs with their pointmaps. Pairs without enough matches are left out.
+        records: pairs with their pointmaps. Pairs without enough matches, or whose pointmaps
+            contradict the matches, are left out.
         cameras: by name, where known; kept as they are. The other cameras get square pixels and,
             unless the options ask for it, a principal point in the middle.
         poses: ``cam_from_world`` by name, where known; kept as they are. Two of them in different
@@ -55,9 +57,7 @@ def align_pointmaps(
             with different sizes, a camera that belongs to another size.
     """
     options = options or PointmapOptions()
-    graph, unregistered = PairGraph.from_records(
-        records, min_matches=options.min_matches, min_overlap=options.min_overlap
-    ).largest()
+    graph, unregistered = _believed(records, cameras or {}, options).largest()
     if not graph.records:
         alone = {name: graph.why_alone(name) for name in graph.names}
         return Reconstruction((), unregistered={**alone, **unregistered})
@@ -82,13 +82,32 @@ def align_pointmaps(
     return Reconstruction(images, unregistered=unregistered)
 
 
+def _believed(
+    records: Iterable[PairRecord], cameras: Mapping[str, Camera], options: PointmapOptions
+) -> PairGraph:
+    """The pairs whose pointmaps and matches say the same."""
+    graph = PairGraph.from_records(
+        records, min_matches=options.min_matches, min_overlap=options.min_overlap
+    )
+    for record in graph.records:
+        if record.pointmaps is None:
+            raise InputError("records", "pairs with pointmaps", f"none for {record.names}")
+    return graph.without(
+        {
+            record.names: NO_AGREEMENT
+            for record in graph.records
+            if options.min_agreement > 0
+            and agreement(record, cameras.get(record.name0)) < options.min_agreement
+        }
+    )
+
+
 def _stack(graph: PairGraph, max_points: int | None) -> ViewStack:
     grids: dict[int, PixelGrid] = {}
     frames = []
     for record, (i, j) in zip(graph.records, graph.ends, strict=True):
         maps = record.pointmaps
-        if maps is None:
-            raise InputError("records", "pairs with pointmaps", f"none for {record.names}")
+        assert maps is not None
         for image, confidence, original_from_network in (
             (i, maps.confidence0, maps.original0_from_network),
             (j, maps.confidence1, maps.original1_from_network),

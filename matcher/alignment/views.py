@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from matcher.errors import InputError
-from matcher.geometry.pixels import to_original
+from matcher.geometry.focal import estimate_focal
+from matcher.geometry.pixels import to_original, transform_keypoints
 from matcher.structures import FloatArray, ImageSize
 
 __all__ = ["Frame", "FrameView", "PixelGrid", "ViewStack", "stack_views"]
@@ -89,6 +90,24 @@ class PixelGrid:
             rows, columns = self.lattice
             grid = grid[rows, columns]
         return to_original(grid.reshape(-1, 2), self.original_from_network)
+
+    def estimate_focal(
+        self, points: npt.NDArray[np.float32], center: npt.ArrayLike
+    ) -> float | None:
+        """Focal, original pixels, of (P, 3) sampled points of a pointmap in its own camera's frame.
+
+        Args:
+            points: row by row, (0, 0, 0) where there is none.
+            center: principal point (x, y), original pixels.
+        """
+        height, width = self.lattice_shape
+        rows, columns = self.lattice
+        moved = transform_keypoints(
+            np.linalg.inv(self.original_from_network), np.atleast_2d(center)
+        )
+        x, y = (moved[0] - [columns.start, rows.start]) / self.stride
+        focal = estimate_focal(points.reshape(height, width, 3), (x, y))
+        return None if focal is None else focal * self.stride * self.original_per_network
 
     def thinned(self, max_points: int | None) -> PixelGrid:
         """The same grid, of which at most ``max_points`` pixels are sampled."""
