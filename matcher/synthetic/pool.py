@@ -75,7 +75,7 @@ class PoolOptions:
     textures: int = 320
     texture_size: int = 512
     procedural_share: float = 0.12
-    role_textures: int = 6
+    role_textures: int = 4
     mesh_share: float = 0.5
     refresh: int = 400
     batch: int = 2
@@ -176,6 +176,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--textures", type=Path, nargs="*", default=[])
     parser.add_argument("--meshes", type=Path, nargs="*", default=[])
+    parser.add_argument("--texture-size", type=int, default=PoolOptions(scenes=1).texture_size)
     parser.add_argument(
         "--reliefs", type=int, default=0, help="so many height fields beside the meshes"
     )
@@ -198,7 +199,7 @@ def _reliefs(count: int, texture_size: int, seed: int) -> list[MeshModel]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line of the pool."""
     given = _parse(arguments)
-    size = PoolOptions(scenes=1).texture_size
+    size = given.texture_size
     read = [read_mesh(path, size) for path in find_meshes(given.meshes)]
     meshes = [mesh for mesh in read if mesh is not None]
     meshes += _reliefs(given.reliefs, size, given.seed)
@@ -211,6 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         first=given.first,
         device=given.device,
         batch=given.batch,
+        texture_size=size,
     )
     for number, path in enumerate(write_pool(given.out, given.textures, options, meshes=meshes)):
         if number % 50 == 0:

@@ -263,8 +263,10 @@ def trace_grid(tables: RayTables, size: ImageSize) -> tuple[Tensor, Tensor]:
 
 
 def worth_it(mask: Tensor) -> bool:
-    """Whether anything is true; always yes on an accelerator, which asking would hold up."""
-    return mask.device.type != "cpu" or bool(mask.any())
+    """Whether anything is true; always yes where asking would hold up or cut a compiled graph."""
+    if mask.device.type != "cpu" or torch.compiler.is_compiling():
+        return True
+    return bool(mask.any())
 
 
 def unit(vector: Tensor) -> Tensor:

@@ -238,7 +238,7 @@ def test_light_changes_colours_but_not_geometry(atlas: MipAtlas) -> None:
 
 def test_night_is_darker_than_day(atlas: MipAtlas) -> None:
     generator = torch.Generator().manual_seed(3)
-    scene = sample_scenes(generator, 3, atlas, SceneOptions(0, 0, 0, 0, avenues=1))
+    scene = sample_scenes(generator, 2, atlas, SceneOptions(0, 0, 0, 0, avenues=1))
     cameras = sample_cameras(generator, scene, 1, SIZE)
     brightness = []
     for night in (0.0, 1.0):
@@ -308,7 +308,8 @@ def test_a_block_shadows_the_floor_behind_it(atlas: MipAtlas) -> None:
 @pytest.mark.parametrize("together", [False, True])
 def test_every_way_of_tracing_gives_one_picture(atlas: MipAtlas, together: bool) -> None:
     generator = torch.Generator().manual_seed(21)
-    scene = sample_scenes(generator, 4, atlas)
+    shares = SceneOptions(0, 0, 0, 1, interiors=1, facades=1)
+    scene = sample_scenes(generator, 2, atlas, shares)
     cameras = sample_cameras(generator, scene, 2, SIZE)
     weather = sample_weather(generator, scene, 2)
     one = render(scene, cameras, SIZE, RenderOptions(views_at_once=1), weather)

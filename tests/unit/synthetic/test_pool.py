@@ -73,6 +73,7 @@ def test_bad_options_are_refused() -> None:
 def test_height_fields_join_the_scenes(tmp_path: Path) -> None:
     flat, hilly = tmp_path / "flat", tmp_path / "hilly"
     common = ["--scenes", "1", "--views", "2", "--size", "32", "--batch", "1"]
+    common += ["--texture-size", "32"]
     main(["--out", str(flat), *common])
     main(["--out", str(hilly), *common, "--reliefs", "2"])
     with np.load(flat / "scene_000000.npz") as one, np.load(hilly / "scene_000000.npz") as two:
