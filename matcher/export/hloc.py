@@ -12,38 +12,23 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from matcher.errors import InputError, MissingDependencyError
-from matcher.export.tracks import TrackMatches, Tracks, merge_tracks
-from matcher.export.verification import VerificationOptions, verify_all
+from matcher.export.merging import MergedPairs, merge_pairs
+from matcher.export.tracks import TrackMatches, Tracks
+from matcher.export.verification import VerificationOptions
 from matcher.pair_records import PairRecord
 from matcher.pairing import write_pairs
 from matcher.photographs import Photographs
 from matcher.structures import Camera
 
-__all__ = ["FEATURES", "MATCHES", "PAIRS", "HlocExport", "write_hloc"]
+__all__ = ["FEATURES", "MATCHES", "PAIRS", "write_hloc"]
 
 FEATURES, MATCHES, PAIRS = "features.h5", "matches.h5", "pairs.txt"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class HlocExport:
-    """What hloc's files hold.
-
-    Attributes:
-        images: names in ``features.h5``; those without matches have no keypoints.
-        tracks: the tracks of the verified matches.
-        num_pairs: pairs that came in; ``pairs.txt`` has those with matches left.
-    """
-
-    images: tuple[str, ...]
-    tracks: Tracks
-    num_pairs: int
 
 
 def write_hloc(
@@ -54,7 +39,7 @@ def write_hloc(
     cameras: Mapping[str, Camera] | None = None,
     cell_px: float | None = None,
     options: VerificationOptions | None = None,
-) -> HlocExport:
+) -> MergedPairs:
     """Write the matches of many pairs as ``features.h5``, ``matches.h5`` and ``pairs.txt``.
 
     As for COLMAP, wrong matches are taken out pair by pair and the rest becomes tracks, so that a
@@ -64,9 +49,12 @@ def write_hloc(
         records: the pairs; their pointmaps are not needed.
         folder: made if it is not there; files of these names are replaced once all are whole.
         photographs: those without a pair get an entry without keypoints.
-        cameras: known intrinsics by name, for the check of the pairs.
+        cameras: known intrinsics by name, in original pixels, for the check of the pairs.
         cell_px: how widely keypoints are merged, original pixels; see ``merge_tracks``.
         options: when matches agree.
+
+    Returns:
+        what was written. ``pairs.txt`` has the pairs with matches left.
 
     Raises:
         InputError: the files cannot be written (a full disk), or two names that hloc cannot tell
@@ -74,9 +62,11 @@ def write_hloc(
         MissingDependencyError: h5py is not installed.
     """
     h5py = _import_h5py()
-    verified = [found.record for found in verify_all(records, cameras or {}, options)]
-    tracks = merge_tracks(verified, cell_px)
-    names = tuple(sorted({*tracks.names, *(photographs.names if photographs else ())}))
+    merged = merge_pairs(
+        records, photographs=photographs, cameras=cameras, cell_px=cell_px, options=options
+    )
+    tracks = merged.tracks
+    names = tuple(sorted({*merged.names, *(photographs.names if photographs else ())}))
     pairs = [(tracks.names[index0], tracks.names[index1]) for index0, index1 in tracks.matches]
     _check_names(names)
     target = Path(folder)
@@ -99,7 +89,7 @@ def write_hloc(
     except OSError as error:
         reason = " ".join(str(error.strerror or error).split())
         raise InputError("folder", "a folder that can be written", f"{target}: {reason}") from error
-    return HlocExport(names, tracks, len(verified))
+    return merged
 
 
 def _import_h5py() -> Any:

@@ -8,11 +8,12 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from matcher.colmap import import_pycolmap, quiet, reason_of
 from matcher.errors import DatasetError, InputError
 from matcher.export.colmap import ColmapExport, write_database
+from matcher.export.mappers import Mapper, MapperRun
 from matcher.export.verification import VerificationOptions
 from matcher.match_store import MatchStore
 from matcher.pair_records import PairRecord
@@ -21,11 +22,7 @@ from matcher.reconstruction import Reconstruction
 from matcher.reconstruction.colmap_model import read_model
 from matcher.structures import Camera
 
-__all__ = ["Mapper", "map_with_colmap"]
-
-Mapper = Literal["incremental", "global"]
-
-_MIN_MODEL_SIZE = 2
+__all__ = ["map_with_colmap"]
 
 
 def map_with_colmap(
@@ -46,8 +43,7 @@ def map_with_colmap(
         out: folder, made if it is not there; receives ``database.db`` and the models ``sparse/0``
             (the largest), ``sparse/1``, ... What was there under these names is replaced.
         mapper: ``"incremental"`` (image by image) or ``"global"`` (all at once).
-        cameras: known intrinsics by name, in original pixels. The incremental mapper keeps them;
-            the global one does if all are known.
+        cameras: known intrinsics by name, in original pixels; kept as they are.
         cell_px: how widely keypoints are merged, original pixels; see ``merge_tracks``.
         options: when matches agree.
 
@@ -96,78 +92,22 @@ def _map(
     """Folders of the models, largest first."""
     models = folder / "sparse"
     try:
-        with tempfile.TemporaryDirectory(prefix=".writing-", dir=folder) as staging:
-            made = Path(staging) / "found"
-            made.mkdir()
-            # A copy: the mappers may write into it, and the exported one is to stay as it is.
-            database = Path(staging) / "database.db"
-            shutil.copyfile(folder / "database.db", database)
-            sizes: dict[int, int] = {}
-            if export.num_geometries:
-                run = _incremental if mapper == "incremental" else _global
-                with quiet(pycolmap):
-                    found = run(pycolmap, database, photographs.root, made, export, options)
-                sizes = {index: model.num_reg_images() for index, model in found.items()}
-            order = sorted(sizes, key=lambda index: (-sizes[index], index))
-            sorted_models = Path(staging) / "sparse"
-            sorted_models.mkdir()
-            for place, index in enumerate(order):
-                (made / str(index)).rename(sorted_models / str(place))
+        with tempfile.TemporaryDirectory(prefix=".writing-", dir=folder) as made:
+            staging = Path(made)
+            run = MapperRun(
+                pycolmap, staging, folder / "database.db", photographs.root, export, options.seed
+            )
+            with quiet(pycolmap):
+                found = run.models(mapper) if export.num_geometries else []
+            ordered = staging / "sparse"
+            ordered.mkdir()
+            for place, model in enumerate(found):
+                model.rename(ordered / str(place))
             shutil.rmtree(models, ignore_errors=True)
-            sorted_models.rename(models)
+            ordered.rename(models)
     except Exception as error:  # pycolmap raises whatever its checks and solvers throw
         raise DatasetError(f"{folder}: COLMAP's mapper failed ({reason_of(error)})") from None
-    return [models / str(place) for place in range(len(order))]
-
-
-def _incremental(
-    pycolmap: Any,
-    database: Path,
-    images: Path,
-    out: Path,
-    export: ColmapExport,
-    options: VerificationOptions,
-) -> dict[int, Any]:
-    settings = pycolmap.IncrementalPipelineOptions()
-    settings.random_seed = options.seed
-    settings.extract_colors = False  # from upright photographs, by us
-    settings.min_model_size = _MIN_MODEL_SIZE
-    # Two photographs alone have no other tracks.
-    settings.triangulation.ignore_two_view_tracks = _registrable(export) > 2
-    settings.constant_cameras = {
-        number for number, camera in enumerate(export.cameras, 1) if camera.is_known
-    }
-    found: dict[int, Any] = pycolmap.incremental_mapping(
-        str(database), str(images), str(out), options=settings
-    )
-    return found
-
-
-def _global(
-    pycolmap: Any,
-    database: Path,
-    images: Path,
-    out: Path,
-    export: ColmapExport,
-    options: VerificationOptions,
-) -> dict[int, Any]:
-    all_known = all(camera.is_known for camera in export.cameras)
-    if not all(camera.has_focal for camera in export.cameras):
-        # Focals from the fundamental matrices; without them, the mapper believes the guesses.
-        pycolmap.calibrate_view_graph(str(database))
-    settings = pycolmap.GlobalPipelineOptions()
-    settings.random_seed = options.seed
-    settings.min_model_size = _MIN_MODEL_SIZE
-    adjustment = settings.mapper.bundle_adjustment
-    adjustment.refine_focal_length = adjustment.refine_extra_params = not all_known
-    found: dict[int, Any] = pycolmap.global_mapping(
-        str(database), str(images), str(out), options=settings
-    )
-    return found
-
-
-def _registrable(export: ColmapExport) -> int:
-    return len(export.images) - len(export.unmatched)
+    return [models / str(place) for place in range(len(found))]
 
 
 def _answer(models: list[Path], export: ColmapExport, photographs: Photographs) -> Reconstruction:
@@ -186,9 +126,9 @@ def _answer(models: list[Path], export: ColmapExport, photographs: Photographs) 
                 unregistered.setdefault(
                     name, f"it is in another, smaller model ({model.name}; {len(names)} images)"
                 )
-    for name in (*photographs.names, *export.images):
+    for name in (*photographs.names, *export.merged.names):
         if name not in registered and name not in unregistered:
-            unregistered[name] = export.unmatched.get(
-                name, reason if name in export.images else "it cannot be read"
+            unregistered[name] = export.merged.unmatched.get(
+                name, reason if name in export.merged.names else "it cannot be read"
             )
     return replace(found, unregistered=unregistered)

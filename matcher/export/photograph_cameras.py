@@ -1,23 +1,28 @@
-"""The camera that each photograph of an export is given: known, from EXIF, or guessed."""
+"""The camera that each photograph of an export is given: known, from EXIF, or a guess."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from matcher.alignment.collection import make_collection, undistorted_pairs
+from matcher.alignment.focals import with_matched_focals
+from matcher.alignment.observations import gather_observations
+from matcher.alignment.sparse_options import SparseOptions
 from matcher.colmap import import_pycolmap, quiet
-from matcher.errors import InputError
+from matcher.errors import InputError, MissingDependencyError
 from matcher.geometry.pixels import image_center
 from matcher.images import read_image
+from matcher.pair_records import PairRecord
 from matcher.photographs import Photographs
 from matcher.structures import Camera, ImageSize
 
-__all__ = ["PhotographCamera", "photograph_cameras"]
+__all__ = ["TYPICAL_FOCAL", "PhotographCamera", "photograph_cameras"]
 
-# What COLMAP assumes of a photograph that does not tell: focal = 1.2 times the longer side.
-_GUESSED_FOCAL = 1.2
+# In longer sides of the photograph; what COLMAP assumes of one that does not tell.
+TYPICAL_FOCAL = 1.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,48 +43,77 @@ class PhotographCamera:
 
 
 def photograph_cameras(
-    sizes: Mapping[str, ImageSize],
+    records: Sequence[PairRecord],
     known: Mapping[str, Camera],
     photographs: Photographs | None,
+    *,
+    seed: int = 0,
 ) -> dict[str, PhotographCamera]:
-    """The camera of every photograph that has a size or a file that can be read.
+    """The camera of every photograph that was matched or whose file can be read, sorted by name.
+
+    A focal is known, or stands in the file (EXIF, where pycolmap is installed), or is the one that
+    the matches of many pairs fit best (``matcher.alignment.focals``), or typical.
 
     Args:
-        sizes: of photographs by name.
+        records: the pairs.
         known: intrinsics by name.
-        photographs: files; those that cannot be read and are not in ``sizes`` are left out.
+        photographs: files; those that cannot be read and were not matched are left out.
+        seed: of the search for focals.
 
     Raises:
-        InputError: a known camera for a photograph of another size, or for none.
+        InputError: a known camera for a photograph of another size, or for none; a photograph with
+            two sizes.
     """
-    there = dict(sizes)
-    for name in photographs.names if photographs is not None else ():
-        if name not in there:
-            with suppress(InputError):
-                there[name] = ImageSize(*read_image(photographs.path(name)).shape[:2])
+    sizes = _sizes(records, photographs)
     for name, camera in known.items():
-        if name not in there:
+        if name not in sizes:
             raise InputError("cameras", "names of photographs", name)
-        if camera.size is not None and camera.size != there[name]:
-            raise InputError(f"camera of {name}", f"size {there[name]}", f"{camera.size}")
-    files = set(photographs.names) if photographs is not None else set()
-    return {
-        name: PhotographCamera(known[name], size, is_known=True, has_focal=True)
-        if name in known
-        else _guessed(photographs.path(name) if photographs and name in files else None, size)
-        for name, size in there.items()
+        if camera.size is not None and camera.size != sizes[name]:
+            raise InputError(f"camera of {name}", f"size {sizes[name]}", f"{camera.size}")
+    found = {
+        name: PhotographCamera(camera, sizes[name], is_known=True, has_focal=True)
+        for name, camera in known.items()
     }
+    files: dict[str, Path] = {}
+    if photographs is not None:
+        files = {name: photographs.path(name) for name in photographs.names}
+    for name, size in sizes.items():
+        if name in found or name not in files:
+            continue
+        focal = _focal_from_exif(files[name], size)
+        if focal is not None:
+            found[name] = PhotographCamera(_radial(focal, size), size, False, True)
+    trusted = {name: camera.camera for name, camera in found.items()}
+    guesses = _matched_focals(records, trusted, seed)
+    for name, size in sizes.items():
+        if name not in found:
+            focal = guesses.get(name) or TYPICAL_FOCAL * max(size.width, size.height)
+            found[name] = PhotographCamera(_radial(focal, size), size, False, False)
+    return {name: found[name] for name in sorted(found)}
 
 
-def _guessed(path: Path | None, size: ImageSize) -> PhotographCamera:
-    focal = _focal_from_exif(path, size) if path is not None and path.is_file() else None
-    guess = _GUESSED_FOCAL * max(size.width, size.height)
-    camera = Camera("SIMPLE_RADIAL", (focal or guess, *image_center(size), 0.0), size)
-    return PhotographCamera(camera, size, is_known=False, has_focal=focal is not None)
+def _radial(focal: float, size: ImageSize) -> Camera:
+    return Camera("SIMPLE_RADIAL", (focal, *image_center(size), 0.0), size)
+
+
+def _sizes(records: Sequence[PairRecord], photographs: Photographs | None) -> dict[str, ImageSize]:
+    sizes: dict[str, ImageSize] = {}
+    for record in records:
+        for name, size in ((record.name0, record.size0), (record.name1, record.size1)):
+            if sizes.setdefault(name, size) != size:
+                raise InputError("records", f"one size of {name}", f"{sizes[name]} and {size}")
+    for name in photographs.names if photographs is not None else ():
+        if name not in sizes:
+            with suppress(InputError):
+                sizes[name] = ImageSize(*read_image(photographs.path(name)).shape[:2])
+    return sizes
 
 
 def _focal_from_exif(path: Path, size: ImageSize) -> float | None:
-    pycolmap = import_pycolmap("reading focals from EXIF")
+    try:
+        pycolmap = import_pycolmap("reading focals from EXIF")
+    except MissingDependencyError:
+        return None
     try:
         with quiet(pycolmap):
             camera = pycolmap.infer_camera_from_image(str(path))
@@ -89,3 +123,23 @@ def _focal_from_exif(path: Path, size: ImageSize) -> float | None:
     if sorted((camera.width, camera.height)) != sorted((size.width, size.height)):
         return None
     return float(camera.mean_focal_length()) if camera.has_prior_focal_length else None
+
+
+def _matched_focals(
+    records: Sequence[PairRecord], trusted: Mapping[str, Camera], seed: int
+) -> dict[str, float]:
+    """Focals of the photographs whose cameras are not trusted, by name."""
+    usable = [record for record in records if len(record)]
+    names = {name for record in usable for name in record.names}
+    if not usable or names <= set(trusted):
+        return {}
+    options = SparseOptions(seed=seed)
+    observations = gather_observations(usable, options.block_px)
+    collection = make_collection(observations, trusted, {}, options)
+    pairs = undistorted_pairs(observations.pairs, collection.known_cameras)
+    matched = with_matched_focals(collection, pairs, options)
+    return {
+        name: camera.focals[0]
+        for name, camera in zip(matched.names, matched.cameras, strict=True)
+        if name not in trusted
+    }

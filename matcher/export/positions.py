@@ -141,7 +141,7 @@ def _anchors(links: Links, num_nodes: int) -> tuple[FloatArray, FloatArray]:
     nodes = np.concatenate([links.node0, links.node1])
     keypoints = np.concatenate([links.keypoints0, links.keypoints1])
     confidence = np.tile(links.confidence, 2)
-    pull = np.bincount(nodes, confidence, num_nodes)
+    pull = np.bincount(nodes, confidence, num_nodes).astype(np.float64)
     sums = [np.bincount(nodes, confidence * keypoints[:, axis], num_nodes) for axis in (0, 1)]
     with np.errstate(invalid="ignore"):
         mean: FloatArray = np.stack(sums, axis=1) / pull[:, None]
@@ -163,5 +163,5 @@ def _equations(links: Links, num_nodes: int) -> tuple[scipy.sparse.csr_matrix, F
             values.append(-links.affine[:, axis, source])
     shape = (2 * count, 2 * num_nodes)
     entries = np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))
-    offset = links.keypoints1 - np.einsum("eij,ej->ei", links.affine, links.keypoints0)
+    offset: FloatArray = links.keypoints1 - np.einsum("eij,ej->ei", links.affine, links.keypoints0)
     return scipy.sparse.csr_matrix(entries, shape=shape), offset.reshape(-1)

@@ -162,7 +162,7 @@ def _collect(records: Iterable[PairRecord]) -> _Collected:
         np.concatenate([np.zeros(shape, kind), *column])
         for shape, kind, column in zip(shapes, types, columns, strict=True)
     ]
-    return _Collected(names, tuple(sizes[name] for name in names), *joined)  # type: ignore[arg-type]
+    return _Collected(names, tuple(sizes[name] for name in names), *joined)
 
 
 def _with_nodes(collected: _Collected, cells: FloatArray) -> tuple[Links, npt.NDArray[np.int64]]:
