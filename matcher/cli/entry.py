@@ -12,6 +12,7 @@ from matcher.cli import (
     data_verbs,
     localization_verbs,
     pair_verbs,
+    reconstruction_verbs,
     training_verbs,
 )
 from matcher.cli.app import ERRORS, EXIT_USAGE, app, fail
@@ -25,6 +26,7 @@ assert collection_verbs
 assert data_verbs
 assert localization_verbs
 assert pair_verbs
+assert reconstruction_verbs
 assert training_verbs
 
 

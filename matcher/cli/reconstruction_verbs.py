@@ -131,11 +131,10 @@ def reconstruct(
             )
     else:
         found = _mapped(matcher, photographs, named, known, mapper, out)
-    found = dataclasses.replace(found, model=matcher.info.name, licence=matcher.info.licence)
     values = {
         "photographs": len(photographs),
         "method": method.value if mapper is None else mapper.value,
-        **_write(found, photographs, out, folder.resolve().name),
+        **_write(found, out, folder.resolve().name),
     }
     values["seconds"] = round(time.perf_counter() - start, 3)
     _write_summary(values, found, out)
@@ -226,7 +225,12 @@ def _mapped(
     out: Path,
 ) -> Reconstruction:
     """COLMAP's answer to our matches."""
-    asked = named or name_pairs(photographs.names, complete_pairs(len(photographs)))
+    copies = {copy: kept for kept, copy in photographs.duplicates()}
+    unique = tuple(name for name in photographs.names if name not in copies)
+    if named is None:
+        asked = name_pairs(unique, complete_pairs(len(unique)))
+    else:
+        asked = [both for both in named if not copies.keys() & set(both)]
     records: list[PairRecord] = []
     with progress_bar("matching") as report:
         answers = matcher.match_records(photographs, asked, keep_pointmaps=False)
@@ -237,12 +241,24 @@ def _mapped(
             else:
                 records.append(record)
     kind: Literal["incremental", "global"] = "incremental" if mapper is Mapper.colmap else "global"
-    return map_with_colmap(records, photographs, out / _MODEL.parts[0], mapper=kind, cameras=known)
+    found = map_with_colmap(
+        records,
+        Photographs(photographs.root, unique),
+        out / _MODEL.parts[0],
+        mapper=kind,
+        cameras={name: camera for name, camera in known.items() if name in unique},
+    )
+    same = {copy: f"same file as {kept}" for copy, kept in copies.items()}
+    found = dataclasses.replace(
+        found,
+        unregistered={**found.unregistered, **same},
+        model=matcher.info.name,
+        licence=matcher.info.licence,
+    )
+    return colored(found, photographs)
 
 
-def _write(
-    found: Reconstruction, photographs: Photographs, out: Path, title: str
-) -> dict[str, Any]:
+def _write(found: Reconstruction, out: Path, title: str) -> dict[str, Any]:
     """Write all files; what they are, and what is in them."""
     values: dict[str, Any] = {
         "registered": len(found.images),
@@ -258,7 +274,6 @@ def _write(
     }
     if not found.images:
         return values
-    found = colored(found, photographs)
     cloud = found.cloud()
     origin = {"model": found.model, "licence": found.licence}
     comment = f"model {found.model}, licence {found.licence}"

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from matcher.cli import reconstruction_verbs
+from matcher.geometry.pixels import camera_to_colmap
+from matcher.geometry.pose import rotation_error_deg, translation_error_deg
 from matcher.reconstruction import Reconstruction
+from matcher.reconstruction.coloring import colored
+from matcher.structures import Pose
 from tests.unit.reconstruction.rendered import plane_reconstruction
 
 pytestmark = pytest.mark.usefixtures("relief_model")
@@ -36,9 +41,14 @@ def asked(monkeypatch):
     def answer(matcher, photographs, **arguments):
         calls.append((photographs, arguments))
         scene = plane_reconstruction()
-        return dataclasses.replace(
-            scene, images=scene.images[:3], unregistered={"3.png": "it shows another place"}
+        scene = dataclasses.replace(
+            scene,
+            images=scene.images[:3],
+            unregistered={"3.png": "it shows another place"},
+            model=matcher.info.name,
+            licence=matcher.info.licence,
         )
+        return colored(scene, photographs)
 
     monkeypatch.setattr(reconstruction_verbs, "reconstruct_photographs", answer)
     return calls
@@ -175,3 +185,57 @@ def test_bad_input_is_one_line(widebase, folder, asked, tmp_path):
     assert "120 x 160 (upright.png)" in message
     assert asked == []
     assert not (tmp_path / "out").exists()
+
+
+def test_two_photographs_become_a_reconstruction(widebase, photographs, relief, tmp_path):
+    """The alignment itself, on matches that are true; a third file is a copy of the first."""
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    for name, path in (("a.png", photographs[0]), ("b.png", photographs[1])):
+        shutil.copy(path, folder / name)
+    shutil.copy(photographs[0], folder / "c.png")
+    cameras = tmp_path / "cameras.txt"
+    lines = []
+    for name, camera in (("a.png", relief.camera0), ("b.png", relief.camera1)):
+        shifted = camera_to_colmap(camera)
+        numbers = " ".join(map(str, shifted.params))
+        lines.append(f"{name} PINHOLE {camera.size.width} {camera.size.height} {numbers}\n")
+    cameras.write_text("".join(lines))
+    run = widebase("reconstruct", folder, "--out", tmp_path / "out", "--cameras", cameras, *RELIEF)
+    assert run.status == 0, run.err
+    assert run.json["registered"] == 2
+    assert run.json["unregistered"] == {"c.png": "same file as a.png"}
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    poses = [summary["cameras"][name]["cam_from_world"] for name in ("a.png", "b.png")]
+    first, second = (Pose(np.array(p["rotation"]), np.array(p["translation"])) for p in poses)
+    found, true = second @ first.inverse, relief.cam1_from_cam0
+    assert rotation_error_deg(found.rotation, true.rotation) < 0.3
+    assert translation_error_deg(found.translation, true.translation) < 1
+
+
+def test_colmap_maps_our_matches(widebase, photographs, tmp_path, monkeypatch):
+    """The verb hands records, photographs and known cameras to the mapper, copies left out."""
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    for name, path in zip(("a.png", "b.png", "c.png"), (*photographs, photographs[0]), strict=True):
+        shutil.copy(path, folder / name)
+    seen = []
+
+    def mapped(records, known, out, **arguments):
+        seen.append((records, known, out, arguments))
+        reasons = dict.fromkeys(known.names, "too few matches")
+        return Reconstruction((), unregistered=reasons)
+
+    monkeypatch.setattr(reconstruction_verbs, "map_with_colmap", mapped)
+    run = widebase(
+        "reconstruct", folder, "--out", tmp_path / "out", "--mapper", "colmap-global", *RELIEF
+    )
+    assert run.status == 3, run.err
+    assert run.json["method"] == "colmap-global"
+    assert run.json["unregistered"]["c.png"] == "same file as a.png"
+    assert run.json["unregistered"]["a.png"] == "too few matches"
+    ((records, known, out, arguments),) = seen
+    assert [record.names for record in records] == [("a.png", "b.png")]
+    assert len(records[0]) > 100
+    assert known.names == ("a.png", "b.png")
+    assert (out, arguments) == (tmp_path / "out" / "colmap", {"mapper": "global", "cameras": {}})
