@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
 
+from matcher.alignment.reconstruct import reconstruct
 from matcher.checkpoints import CheckpointInfo
 from matcher.encoding_cache import MemoryLimits
 from matcher.errors import (
@@ -65,4 +66,5 @@ __all__ = [
     "RelativePoseOptions",
     "WidebaseModule",
     "__version__",
+    "reconstruct",
 ]

@@ -126,7 +126,8 @@ def _dense(
     known = np.isfinite(points).all(axis=2) & (depth > 0)
     return DensePoints(
         np.where(known[..., None], points, 0).astype(np.float32),
-        np.where(known, view.confidence, 0).astype(np.float32),
+        # The canonical confidence says by how much it exceeds 1.
+        np.where(known, 1 + view.confidence, 0).astype(np.float32),
         np.full((height, width, 3), _GREY, np.uint8),
         view.original_from_network,
     )

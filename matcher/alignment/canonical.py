@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from matcher.geometry.focal import estimate_focal, focal_from_field_of_view
+from matcher.geometry.pixels import image_center
 from matcher.structures import FloatArray, ImageSize
 
 __all__ = ["CanonicalSum", "CanonicalView", "block_centers"]
@@ -22,6 +23,7 @@ _CONFIDENCE_FLOOR = 0.999
 """Confidences are above 1: what exceeds this is the weight of a prediction, and never 0."""
 _FOCAL_RATIOS = (0.5, 3.5)
 """Of the focal of a 60 degree view: what lies outside is no photograph, or no pointmap."""
+_RAY_ERROR = 0.04
 _SMALLEST_RATIO = 1e-2
 
 
@@ -50,16 +52,29 @@ class CanonicalView:
         return self.points[np.ix_(rows, columns)][..., 2].astype(np.float64)
 
     def focal(self) -> float | None:
-        """Focal in original pixels (Weiszfeld), or ``None`` where it is that of no photograph."""
+        """Focal in original pixels (Weiszfeld), or ``None`` where the pointmap shows none.
+
+        It shows one if most of its points are about where a pinhole camera sees them.
+        """
         low, high = (
             ratio * focal_from_field_of_view(ImageSize(*self.points.shape[:2]))
             for ratio in _FOCAL_RATIOS
         )
         focal = estimate_focal(self.points)
-        if focal is None or not low < focal < high:
+        if focal is None or not low < focal < high or self._ray_error(focal) > _RAY_ERROR:
             return None
         scale = self.original_from_network
         return focal * float(np.sqrt(scale[0, 0] * scale[1, 1]))
+
+    def _ray_error(self, focal: float) -> float:
+        """Median distance of points' projections from their pixels, in long sides."""
+        height, width = self.points.shape[:2]
+        center = np.array(image_center(ImageSize(height, width)))
+        pixels = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            projected = focal * self.points[..., :2] / self.points[..., 2:] + center
+        errors = np.linalg.norm(projected - pixels, axis=-1)
+        return float(np.nanmedian(errors)) / max(height, width)
 
 
 def block_centers(

@@ -13,15 +13,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import kornia.geometry as kornia_geometry
 import numpy as np
 import numpy.typing as npt
 import poselib
+import torch
 
 from matcher.alignment.collection import Collection
 from matcher.alignment.observations import PairMatches
 from matcher.alignment.sparse_options import SparseOptions
 from matcher.geometry.camera import camera_from_focal
-from matcher.geometry.essential import epipolar_errors_px
+from matcher.geometry.pose import essential_from_pose
 from matcher.geometry.ransac import RansacOptions, poselib_camera, poselib_options
 from matcher.structures import Camera, FloatArray, Pose
 
@@ -32,19 +34,15 @@ _SCALE = 0.5 * _STEP ** np.arange(10)
 """Focals that are tried, in long sides of the photograph: 90 to 14 degrees of view."""
 _TYPICAL, _TYPICAL_SPREAD, _TYPICAL_WEIGHT = 1.2, 0.6, 20.0
 """Focals of photographs: a log-normal distribution, and what it counts beside matches."""
-_VOTE, _VOTE_SPREAD = 15.0, 0.15
-"""What the focal of a pointmap counts at most, and how far off it may be (logarithm)."""
+_VOTE_WEIGHT, _VOTE_SPREAD, _VOTE_CAP = 5.0, 0.15, 10.0
+"""What the focal of a good pointmap counts, how far off it may be (logarithm), and the limit."""
 _TRIED, _COMPARED = 1_000, 300
 _MIN_SHARE, _MIN_COUNT = 0.15, 40
 _PAIRS_PER_IMAGE = 5
-_WORST_FIT = 0.4
-"""Mean squared error, in thresholds, of the best combination: pairs above are mostly wrong."""
 _COST_CAP = 60.0
 """No pair argues more strongly than this; one in which most matches are wrong would."""
 _TRUNCATED = 4.0
 _SWEEPS = 20
-_TOLERATED = 2.0
-"""Cost a pair by which pointmaps may contradict the matches before they are not heard."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,12 +69,11 @@ def with_matched_focals(
         return collection
     candidates = _best_candidates(collection, pairs, options)
     costs = [
-        (candidate.matches.first, candidate.matches.second, cost)
-        for candidate in candidates
-        if (cost := _costs(candidate, collection, options.seed)) is not None
+        (one.matches.first, one.matches.second, _costs(one, collection, options.seed))
+        for one in candidates
     ]
     long_sides = np.array([max(size.height, size.width) for size in collection.sizes])
-    votes = _votes(len(collection))
+    votes = _votes(collection, long_sides)
     groups = np.arange(len(collection))
     if options.shared_focal:
         sizes = {size: index for index, size in reversed(list(enumerate(collection.sizes)))}
@@ -89,17 +86,11 @@ def with_matched_focals(
             ]
         )
     labels = _least_cost(costs, votes, groups)
-    guided = _least_cost(costs, votes + _map_votes(collection, long_sides), groups)
-    extra = _total(costs, votes, guided) - _total(costs, votes, labels)
-    # Pointmaps are heard where matches hardly mind; rough ones agree with nothing.
-    use_maps = extra <= _TOLERATED * max(1, len(costs))
-    if use_maps:
-        labels = guided
     cameras = list(collection.cameras)
     for image, is_unknown in enumerate(unknown):
         if is_unknown:
             focal = _SCALE[labels[image]] * long_sides[image]
-            guess = collection.map_focals[image] if use_maps else None
+            guess = collection.map_focals[image]
             # The pointmap is finer than the scale, where the matches confirm it.
             if guess is None or abs(np.log(guess / focal)) > np.log(_STEP):
                 cameras[image] = camera_from_focal(float(focal), collection.sizes[image])
@@ -161,7 +152,7 @@ def _ransac(threshold: float, iterations: int, seed: int) -> dict[str, object]:
     )
 
 
-def _costs(candidate: _Candidate, collection: Collection, seed: int) -> FloatArray | None:
+def _costs(candidate: _Candidate, collection: Collection, seed: int) -> FloatArray:
     """(S0, S1) cost of each combination of focals; one row or column where a camera is known."""
     matches = candidate.matches
     cameras: list[list[Camera]] = []
@@ -188,8 +179,6 @@ def _costs(candidate: _Candidate, collection: Collection, seed: int) -> FloatArr
             )
             costs[row, column] = _misfit(matches, camera0, camera1, found, candidate.threshold)
     least = float(costs.min())
-    if least > _WORST_FIT * len(matches):
-        return None
     full = np.broadcast_to(
         np.minimum(costs - least, _COST_CAP), (len(_SCALE), len(_SCALE))
     )
@@ -206,24 +195,26 @@ def _misfit(
     length = float(np.linalg.norm(found.t))
     if not (np.isfinite(found.R).all() and np.isfinite(length) and length > 0):
         return _TRUNCATED * len(matches)
-    pose = Pose(found.R, found.t / length)
-    errors = epipolar_errors_px(matches.keypoints0, matches.keypoints1, camera0, camera1, pose)
-    return float(np.minimum((errors / threshold) ** 2, _TRUNCATED).sum())
+    # In pixels of both photographs: errors of rays would shrink as the focals grow.
+    essential = essential_from_pose(Pose(found.R, found.t / length))
+    fundamental = np.linalg.inv(camera1.matrix).T @ essential @ np.linalg.inv(camera0.matrix)
+    squared = kornia_geometry.sampson_epipolar_distance(
+        torch.from_numpy(matches.keypoints0)[None],
+        torch.from_numpy(matches.keypoints1)[None],
+        torch.from_numpy(fundamental)[None],
+        squared=True,
+    )[0].numpy()
+    return float(np.minimum(squared / threshold**2, _TRUNCATED).sum())
 
 
-def _votes(num: int) -> FloatArray:
-    """(N, S) cost of each focal of a photograph of which nothing is known."""
+def _votes(collection: Collection, long_sides: FloatArray) -> FloatArray:
+    """(N, S) cost of each focal of each photograph by itself."""
     usual = (np.log(_SCALE / _TYPICAL) / _TYPICAL_SPREAD) ** 2 / 2
-    return np.tile(_TYPICAL_WEIGHT * usual, (num, 1))
-
-
-def _map_votes(collection: Collection, long_sides: FloatArray) -> FloatArray:
-    """(N, S) cost of each focal of each photograph by its pointmap."""
-    votes = np.zeros((len(collection), len(_SCALE)))
+    votes = np.tile(_TYPICAL_WEIGHT * usual, (len(collection), 1))
     for image, focal in enumerate(collection.map_focals):
         if focal is not None:
             off = np.log(_SCALE * long_sides[image] / focal) / _VOTE_SPREAD
-            votes[image] += np.minimum(off**2, _VOTE)
+            votes[image] = _VOTE_WEIGHT * np.minimum(off**2, _VOTE_CAP)
     return votes
 
 

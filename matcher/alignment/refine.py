@@ -33,7 +33,7 @@ __all__ = [
 _CHUNK = 40_000
 _NEAREST = 1e-6
 _DAMPING = (1e-4, 1e-9, 1e6)
-_CONVERGED = 1e-4
+_CONVERGED = 1e-6
 _LEAST_TOLD = 50
 
 
