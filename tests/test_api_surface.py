@@ -37,6 +37,7 @@ MATCHER_NAMES = (
     "RelativePoseOptions",
     "WidebaseModule",
     "__version__",
+    "reconstruct",
 )
 HEADS_NAMES = ("ActivationRange", "DenseHead", "DenseOutput", "HeadConfig", "RawMaps", "build_head")
 
