@@ -78,7 +78,7 @@ def test_chance_gives_no_pose(count):
     assert answer.cam_from_world is None
     assert answer.num_inliers == 0
     assert answer.center is answer.center_covariance is answer.covariance is None
-    assert "no pose" in answer.reason or "chance could do as well" in answer.reason
+    assert "no pose" in answer.reason or "wrong ones could do as well" in answer.reason
     assert len(answer.correspondences) == count
 
 
@@ -101,9 +101,27 @@ def test_too_little_to_go_on():
 
 def test_what_is_asked_for_grows_with_chance():
     assert required_inliers(50, SIZE, 6.4, 12) == 12
-    assert required_inliers(5000, SIZE, 6.4, 12) == 21
-    assert required_inliers(2000, SIZE, 12.8, 12) == 29
-    assert required_inliers(100, ImageSize(10, 10), 50.0, 12) == 608
+    assert required_inliers(5000, SIZE, 6.4, 12) == 71
+    assert required_inliers(2000, SIZE, 12.8, 12) == 109
+    assert required_inliers(100, ImageSize(10, 10), 50.0, 12) == 3008
+
+
+def test_one_reference_that_sees_the_query_is_enough():
+    """A hundredth of all correspondences would be chance, were they not all of one reference."""
+    seen, elsewhere = correspondences(60), correspondences(12_000, wrong=1.1, seed=1)
+    together = Correspondences(
+        *(
+            np.concatenate([getattr(part, field.name) for part in (seen, elsewhere)])
+            for field in dataclasses.fields(Correspondences)
+        )
+    )
+    alone = dataclasses.replace(together, reference=(np.arange(12_060) >= 60).astype(np.int64))
+    mixed = dataclasses.replace(together, reference=np.zeros(12_060, np.int64))
+    answer = solve_pose(alone, REFERENCES, CAMERA, SIZE, OPTIONS)
+    assert rotation_error_deg(answer.cam_from_world.rotation, POSE.rotation) < 0.3
+    assert answer.references[0].num_inliers >= 55
+    refused = solve_pose(mixed, REFERENCES, CAMERA, SIZE, OPTIONS)
+    assert "wrong ones could do as well with fewer than 160" in refused.reason
 
 
 def test_the_same_seed_gives_the_same_answer():
