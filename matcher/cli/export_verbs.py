@@ -170,6 +170,10 @@ def _write_cloud(
 ) -> dict[str, Any]:
     if out.suffix.lower() != ".ply" or not out.parent.is_dir():
         raise InputError("--out", "a name that ends in .ply, in a folder that exists", f"{out}")
+    for name in store.photographs.names:
+        if not store.photographs.path(name).is_file():
+            # Now, and not after minutes of alignment.
+            raise InputError("--images", "the folder of the photographs", f"no {name} there")
     found = align_sparse(records, cameras=known)
     values: dict[str, Any] = {
         "photographs": len(store.photographs),

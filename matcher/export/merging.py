@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from matcher.export.photograph_cameras import PhotographCamera
-from matcher.export.tracks import Tracks, merge_tracks
+from matcher.export.tracks import Tracks, check_cell, merge_tracks
 from matcher.export.verification import VerificationOptions, VerifiedPairs, verify_pairs
 from matcher.pair_records import PairRecord
 from matcher.photographs import Photographs
@@ -61,6 +61,7 @@ def merge_pairs(
         InputError: a camera for a photograph of another size, or of none; a photograph with two
             sizes; a ``cell_px`` that is not positive.
     """
+    check_cell(cell_px)
     pairs = verify_pairs(records, cameras or {}, photographs, options)
     tracks = merge_tracks(pairs.records, cell_px)
     return MergedPairs(

@@ -22,7 +22,7 @@ from matcher.export.positions import Links, local_affine, settle
 from matcher.pair_records import PairRecord
 from matcher.structures import FloatArray, ImageSize
 
-__all__ = ["TrackMatches", "Tracks", "default_cell_px", "merge_tracks"]
+__all__ = ["TrackMatches", "Tracks", "check_cell", "default_cell_px", "merge_tracks"]
 
 _CELLS_PER_LONG_SIDE = 128
 _SMALLEST_CELL_PX = 1.0
@@ -107,6 +107,12 @@ def default_cell_px(size: ImageSize) -> float:
     return max(_SMALLEST_CELL_PX, max(size.height, size.width) / _CELLS_PER_LONG_SIDE)
 
 
+def check_cell(cell_px: float | None) -> None:
+    """Raise ``InputError`` for a cell that is not ``None`` and has no positive side."""
+    if cell_px is not None and not (np.isfinite(cell_px) and cell_px > 0):
+        raise InputError("cell_px", "a positive number of pixels", f"{cell_px}")
+
+
 def merge_tracks(records: Iterable[PairRecord], cell_px: float | None = None) -> Tracks:
     """Merge the matches of pairs into tracks.
 
@@ -119,8 +125,7 @@ def merge_tracks(records: Iterable[PairRecord], cell_px: float | None = None) ->
     Raises:
         InputError: a ``cell_px`` that is not positive, or a photograph with two sizes.
     """
-    if cell_px is not None and not (np.isfinite(cell_px) and cell_px > 0):
-        raise InputError("cell_px", "a positive number of pixels", f"{cell_px}")
+    check_cell(cell_px)
     collected = _collect(records)
     cells = np.array([cell_px or default_cell_px(size) for size in collected.sizes])
     links, image_of = _with_nodes(collected, cells)

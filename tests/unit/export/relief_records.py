@@ -14,7 +14,7 @@ from matcher.structures import Camera, FloatArray, ImageSize, Matches, Pose
 
 SIZE = ImageSize(240, 320)
 CAMERA = Camera.pinhole(300.0, 300.0, 159.5, 119.5, SIZE)
-SEED_STEP = 8
+SEED_STEP = 10
 
 
 def pose(index: int, step_deg: float = 8.0) -> Pose:
