@@ -10,6 +10,7 @@ from matcher.cli import (
     calibration_verbs,
     collection_verbs,
     data_verbs,
+    export_verbs,
     localization_verbs,
     pair_verbs,
     reconstruction_verbs,
@@ -24,6 +25,7 @@ __all__ = ["main"]
 assert calibration_verbs
 assert collection_verbs
 assert data_verbs
+assert export_verbs
 assert localization_verbs
 assert pair_verbs
 assert reconstruction_verbs
