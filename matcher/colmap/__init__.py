@@ -1,7 +1,7 @@
 """The one adapter to pycolmap (optional extra ``colmap``): cameras, poses, models, clear errors.
 
 COLMAP puts (0.5, 0.5) at the centre of the first pixel; what passes through here is shifted to and
-from our integer pixel centres. Written for pycolmap 4; models are read with 3.10 and later.
+from our integer pixel centres. Written for pycolmap 4.
 """
 
 from __future__ import annotations

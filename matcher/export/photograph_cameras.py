@@ -64,7 +64,8 @@ def photograph_cameras(
         InputError: a known camera for a photograph of another size, or for none; a photograph with
             two sizes.
     """
-    sizes = _sizes(records, photographs)
+    files = _files(photographs)
+    sizes = _sizes(records, files)
     for name, camera in known.items():
         if name not in sizes:
             raise InputError("cameras", "names of photographs", name)
@@ -74,15 +75,12 @@ def photograph_cameras(
         name: PhotographCamera(camera, sizes[name], is_known=True, has_focal=True)
         for name, camera in known.items()
     }
-    files: dict[str, Path] = {}
-    if photographs is not None:
-        files = {name: photographs.path(name) for name in photographs.names}
-    for name, size in sizes.items():
-        if name in found or name not in files:
+    for name, path in files.items():
+        if name in found or name not in sizes:
             continue
-        focal = _focal_from_exif(files[name], size)
+        focal = _focal_from_exif(path, sizes[name])
         if focal is not None:
-            found[name] = PhotographCamera(_radial(focal, size), size, False, True)
+            found[name] = PhotographCamera(_radial(focal, sizes[name]), sizes[name], False, True)
     trusted = {name: camera.camera for name, camera in found.items()}
     guesses = _matched_focals(records, trusted, seed)
     for name, size in sizes.items():
@@ -102,10 +100,10 @@ def _sizes(records: Sequence[PairRecord], photographs: Photographs | None) -> di
         for name, size in ((record.name0, record.size0), (record.name1, record.size1)):
             if sizes.setdefault(name, size) != size:
                 raise InputError("records", f"one size of {name}", f"{sizes[name]} and {size}")
-    for name in photographs.names if photographs is not None else ():
+    for name, path in files.items():
         if name not in sizes:
             with suppress(InputError):
-                sizes[name] = ImageSize(*read_image(photographs.path(name)).shape[:2])
+                sizes[name] = ImageSize(*read_image(path).shape[:2])
     return sizes
 
 
