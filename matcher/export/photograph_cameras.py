@@ -94,7 +94,13 @@ def _radial(focal: float, size: ImageSize) -> Camera:
     return Camera("SIMPLE_RADIAL", (focal, *image_center(size), 0.0), size)
 
 
-def _sizes(records: Sequence[PairRecord], photographs: Photographs | None) -> dict[str, ImageSize]:
+def _files(photographs: Photographs | None) -> dict[str, Path]:
+    if photographs is None:
+        return {}
+    return {name: photographs.root / name for name in photographs.names}
+
+
+def _sizes(records: Sequence[PairRecord], files: Mapping[str, Path]) -> dict[str, ImageSize]:
     sizes: dict[str, ImageSize] = {}
     for record in records:
         for name, size in ((record.name0, record.size0), (record.name1, record.size1)):
