@@ -32,6 +32,7 @@ __all__ = ["main"]
 _MODULES = {
     "ablations": "benchmarks.ablations.__main__",
     "calibration": "benchmarks.calibration",
+    "multiview": "benchmarks.multiview",
     "page": "benchmarks.page",
     "render-extreme": "benchmarks.datasets.extreme",
     "speed": "benchmarks.speed.suite",

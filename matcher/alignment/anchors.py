@@ -143,7 +143,9 @@ def make_grids(
     sizes: Sequence[ImageSize], canonical: Sequence[CanonicalView | None], block_px: int
 ) -> list[AnchorGrid]:
     """The grids of all photographs."""
-    return [AnchorGrid.make(size, view, block_px) for size, view in zip(sizes, canonical)]
+    return [
+        AnchorGrid.make(size, view, block_px) for size, view in zip(sizes, canonical, strict=True)
+    ]
 
 
 def collect_sightings(
@@ -173,7 +175,7 @@ def collect_sightings(
             (i * count, j * count, anchor0, anchor1, pixel0, pixel1, ratio0, ratio1, pair),
             (j * count, i * count, anchor1, anchor0, pixel1, pixel0, ratio1, ratio0, pair),
         ]
-    columns = [np.concatenate(column) for column in zip(*parts)]
+    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
     return Sightings(*columns, num_anchors=int(offsets[-1]))  # type: ignore[arg-type]
 
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from matcher.alignment.anchors import AnchorGrid, Sightings
-from matcher.alignment.refine import CameraState
+from matcher.alignment.reprojection import CameraState
 from matcher.alignment.solve import Solution
 from matcher.geometry.camera import distort_keypoints, normalize, project
 from matcher.geometry.pixels import to_original
@@ -86,9 +86,7 @@ def registered_images(solution: Solution, state: CameraState) -> tuple[Registere
             state.rotations[image], state.translations[image]
         )
         part = slice(offsets[image], offsets[image + 1])
-        dense = _dense(
-            collection.grids[image], state.inverse_depth[part], seen[part], camera, pose
-        )
+        dense = _dense(collection.grids[image], state.inverse_depth[part], seen[part], camera, pose)
         images.append(RegisteredImage(name, camera, pose, collection.sizes[image], dense))
     return tuple(images)
 
@@ -133,7 +131,9 @@ def _dense(
     )
 
 
-def _spread(values: FloatArray, usable: npt.NDArray[np.bool_], shape: tuple[int, int]) -> FloatArray:
+def _spread(
+    values: FloatArray, usable: npt.NDArray[np.bool_], shape: tuple[int, int]
+) -> FloatArray:
     """(rows, columns) values: smoothed, and carried to where there are none."""
     weight = usable.astype(np.float64).reshape(shape)
     table = values.reshape(shape)
@@ -172,11 +172,11 @@ def triangulated_points(
     observation_image = np.concatenate([homes, part.other])
     keypoints = np.concatenate([own, part.seen])
     # A photograph observes a point once: the first match of a pair wins.
-    _, single = np.unique(
-        observation_point * len(images) + observation_image, return_index=True
-    )
+    _, single = np.unique(observation_point * len(images) + observation_image, return_index=True)
     observation_point, observation_image, keypoints = (
-        observation_point[single], observation_image[single], keypoints[single]
+        observation_point[single],
+        observation_image[single],
+        keypoints[single],
     )
     errors = np.empty(len(keypoints))
     for index, image in enumerate(images):

@@ -124,9 +124,7 @@ def make_collection(
     """
     pinholes, known = [], []
     map_focals = [view and view.focal() for view in observations.canonical]
-    for name, size, focal in zip(
-        observations.names, observations.sizes, map_focals, strict=True
-    ):
+    for name, size, focal in zip(observations.names, observations.sizes, map_focals, strict=True):
         camera = cameras.get(name)
         if camera is not None and camera.size is not None and camera.size != size:
             raise InputError(

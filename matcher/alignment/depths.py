@@ -123,7 +123,9 @@ def _triangulated(
             length = np.maximum(np.sum(slope**2, axis=1), 1e-18)
             inverse = -np.sum(slope * offset, axis=1) / length
             error = (
-                np.abs(turned[:, 2]) / np.sqrt(length) * noise_px[other]
+                np.abs(turned[:, 2])
+                / np.sqrt(length)
+                * noise_px[other]
                 / float(np.mean(cameras[other].focals))
             )
             good = (inverse > error) & (turned[:, 2] + inverse * pose.translation[2] > 0)

@@ -179,9 +179,7 @@ def _costs(candidate: _Candidate, collection: Collection, seed: int) -> FloatArr
             )
             costs[row, column] = _misfit(matches, camera0, camera1, found, candidate.threshold)
     least = float(costs.min())
-    full = np.broadcast_to(
-        np.minimum(costs - least, _COST_CAP), (len(_SCALE), len(_SCALE))
-    )
+    full = np.broadcast_to(np.minimum(costs - least, _COST_CAP), (len(_SCALE), len(_SCALE)))
     return np.array(full)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from matcher.alignment.anchors import collect_sightings
 from matcher.alignment.collection import Collection
 from matcher.alignment.graph import connected_components
-from matcher.alignment.refine import CameraState
+from matcher.alignment.reprojection import CameraState
 from matcher.alignment.resection import Resection, add_photograph, resect
 from matcher.alignment.solve import (
     Solution,
@@ -49,9 +49,7 @@ def solve_and_prune(
     members, solution = _prune(members, solution, options, progress)
     members, solution = _grow(group, members, solution, options, progress)
     inside = set(members)
-    reasons = {
-        name: _DISAGREES for image, name in enumerate(group.names) if image not in inside
-    }
+    reasons = {name: _DISAGREES for image, name in enumerate(group.names) if image not in inside}
     order = np.argsort(members)
     return _reordered(solution, order.tolist(), options), reasons
 
@@ -93,9 +91,7 @@ def _fitting(solution: Solution, options: SparseOptions) -> tuple[list[int], lis
         support[list(ends[view])] += good[view] / 2
     alive = {image for image in range(len(collection)) if support[image] >= options.min_inliers}
     alive |= set(known)
-    views = [
-        view for view in np.flatnonzero(fits).tolist() if alive.issuperset(ends[view])
-    ]
+    views = [view for view in np.flatnonzero(fits).tolist() if alive.issuperset(ends[view])]
     joined = [ends[view] for view in views]
     joined += [(known[0], other) for other in known[1:]]
     largest = connected_components(len(collection), joined)[0]

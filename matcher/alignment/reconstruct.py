@@ -62,7 +62,7 @@ def reconstruct(
     """
     _check_method(method, options)
     photographs = _photographs(images)
-    repeated = dict((copy, kept) for kept, copy in photographs.duplicates())
+    repeated = {copy: kept for kept, copy in photographs.duplicates()}
     unique = [name for name in photographs.names if name not in repeated]
     if len(unique) < 2:
         raise InputError(

@@ -9,7 +9,7 @@ import numpy as np
 
 from matcher.alignment.anchors import Sightings, collect_sightings
 from matcher.alignment.collection import Collection
-from matcher.alignment.refine import CameraState
+from matcher.alignment.reprojection import CameraState
 from matcher.alignment.solve import Solution
 from matcher.alignment.sparse_options import SparseOptions
 from matcher.geometry.camera import camera_from_focal
@@ -98,9 +98,7 @@ def resect(
         estimate = known
     if estimate.num_inliers < options.min_inliers:
         return None
-    return Resection(
-        image, camera, estimate.cam_from_world, estimate.num_inliers, len(chosen)
-    )
+    return Resection(image, camera, estimate.cam_from_world, estimate.num_inliers, len(chosen))
 
 
 def add_photograph(
@@ -153,9 +151,7 @@ def _with_carried_depths(
     return replace(state, inverse_depth=inverse)
 
 
-def _sightings_with(
-    whole: Collection, members: Sequence[int], image: int
-) -> Sightings | None:
+def _sightings_with(whole: Collection, members: Sequence[int], image: int) -> Sightings | None:
     """Sightings between the members and one more photograph, which comes last."""
     last = len(members)
     views = [

@@ -114,7 +114,8 @@ def _along_tree(
 ) -> FloatArray:
     """Rotations carried along the heaviest tree, from the cameras that are known."""
     edge_of = {(int(i), int(j)): edge for edge, (i, j) in enumerate(ends)}
-    tree = spanning_tree(num, [(int(i), int(j), float(w)) for (i, j), w in zip(ends, weights)])
+    weighted = np.column_stack([ends, weights])
+    tree = spanning_tree(num, [(int(i), int(j), float(weight)) for i, j, weight in weighted])
     neighbours: list[list[int]] = [[] for _ in range(num)]
     for i, j in tree:
         neighbours[i].append(j)

@@ -12,11 +12,10 @@ from matcher.alignment.anchors import Sightings, collect_sightings
 from matcher.alignment.coarse import place_cameras
 from matcher.alignment.collection import Collection
 from matcher.alignment.depths import AnchorDepths, average_depths
-from matcher.alignment.refine import (
+from matcher.alignment.refine import RefineOptions, refine
+from matcher.alignment.reprojection import (
     CameraState,
-    RefineOptions,
     depth_spread,
-    refine,
     reprojection_errors,
     whiten,
 )
@@ -24,7 +23,15 @@ from matcher.alignment.rotations import average_rotations
 from matcher.alignment.sparse_options import SparseOptions
 from matcher.structures import FloatArray
 
-__all__ = ["GOOD_ERROR", "Solution", "consistent_pairs", "refine_rounds", "sightings_per_pair", "solve", "start"]
+__all__ = [
+    "GOOD_ERROR",
+    "Solution",
+    "consistent_pairs",
+    "refine_rounds",
+    "sightings_per_pair",
+    "solve",
+    "start",
+]
 
 GOOD_ERROR = 3.0
 """Whitened errors up to which a sighting agrees with the solution."""
@@ -133,8 +140,11 @@ def start(
         rotations,
         collection.cameras,
         known_centers,
-        same_place=[ends for ends, view in zip(collection.ends, collection.views, strict=True)
-                    if not view.has_baseline],
+        same_place=[
+            ends
+            for ends, view in zip(collection.ends, collection.views, strict=True)
+            if not view.has_baseline
+        ],
     )
     image = np.repeat(np.arange(len(collection)), [len(grid) for grid in collection.grids])
     with np.errstate(divide="ignore", invalid="ignore"):

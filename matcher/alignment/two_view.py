@@ -74,7 +74,7 @@ def verify_pair(
     """
     if len(pair) == 0:
         return pair.reason or "no matches"
-    order = np.argsort(-pair.confidence, kind="stable")[: _MOST_TRIED]
+    order = np.argsort(-pair.confidence, kind="stable")[:_MOST_TRIED]
     tried = pair.select(np.sort(order))
     camera0, camera1 = cameras[pair.first], cameras[pair.second]
     size0, size1 = sizes[pair.first], sizes[pair.second]

@@ -89,7 +89,7 @@ class Hills:
         *,
         noise_px: float = 0.0,
         wrong: float = 0.0,
-        count: int = 700,
+        count: int = 300,
         with_pointmaps: bool = False,
         prefix: str = "",
     ) -> PairRecord:

@@ -77,7 +77,7 @@ def test_exact_pointmaps_give_points_where_they_are() -> None:
 def test_points_are_observed_where_they_are() -> None:
     found = align_sparse(ARC.records(), cameras=ARC.cameras())
     points = found.points
-    assert len(points) > 500
+    assert len(points) > 300
     assert (points.track_lengths >= 2).all()
     assert np.mean(points.track_lengths >= 3) > 0.3
     assert np.median(points.errors_px) < 0.5
@@ -90,7 +90,7 @@ def test_points_are_observed_where_they_are() -> None:
 
 
 def test_focals_are_found_from_matches_alone() -> None:
-    scene = Hills.on_arc((0.0, 12.0, 25.0, 40.0, 52.0))
+    scene = Hills.on_arc((0.0, 15.0, 30.0, 45.0))
     found = align_sparse(scene.records(noise_px=0.2))
     rotation, direction = errors(found, scene)
     assert rotation < 0.5
@@ -119,7 +119,8 @@ def test_noise_grows_gracefully() -> None:
 
 
 def test_the_same_records_give_the_same_result() -> None:
-    one, two = (align_sparse(ARC.records(noise_px=0.5)) for _ in range(2))
+    scene = Hills.on_arc((0.0, 10.0, 22.0))
+    one, two = (align_sparse(scene.records(noise_px=0.5)) for _ in range(2))
     for name in one.names:
         np.testing.assert_array_equal(
             one.image(name).cam_from_world.matrix, two.image(name).cam_from_world.matrix
