@@ -222,7 +222,7 @@ def _stretch(ends0: Tensor, ends1: Tensor) -> Tensor:
         return torch.full((count,), _LARGEST_STRETCH, device=ends0.device)
     apart0, rows = _neighbours(ends0, _STRETCH_NEIGHBOURS)
     apart1 = (ends1[rows] - ends1[:, None]).norm(dim=2).clamp_min(0.5)
-    ratio = (apart1 / apart0.clamp_min(0.5)).log().median(dim=1).values
+    ratio: Tensor = (apart1 / apart0.clamp_min(0.5)).log().median(dim=1).values
     return (ratio - ratio.median()).abs().clamp_max(_LARGEST_STRETCH)
 
 

@@ -163,14 +163,16 @@ class PairInference:
         self, source0: CropSource, source1: CropSource, coarse: Matches, options: PairOptions
     ) -> Matches:
         """Match again where the coarse matches are, at the photographs' own resolution."""
-        sizes = [ImageSize(*source.image.shape[:2]) for source in (source0, source1)]
+        size0, size1 = (ImageSize(*source.image.shape[:2]) for source in (source0, source1))
         side = options.max_size
         crop_size = ImageSize(side * 3 // 4, side)
         plan = plan_crops(
-            *sizes,
+            size0,
+            size1,
             coarse.keypoints0.numpy(),
             coarse.keypoints1.numpy(),
-            *(_crop_size(size, crop_size) for size in sizes),
+            _crop_size(size0, crop_size),
+            _crop_size(size1, crop_size),
             max_crops=options.max_crops,
         )
         if not plan:

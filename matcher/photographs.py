@@ -42,7 +42,7 @@ class Photographs:
 
     @classmethod
     def from_folder(cls, folder: str | os.PathLike[str]) -> Photographs:
-        """All photographs in a folder and its sub-folders, sorted by name; hidden ones are left out.
+        """All photographs in a folder and its sub-folders by name; hidden ones are left out.
 
         Raises:
             InputError: no such folder, or no photograph in it.

@@ -66,10 +66,14 @@ def unpack_record(packed: bytes, *, keep_pointmaps: bool = True) -> PairRecord:
     try:
         tensors = load(packed)
         values = json.loads(_header(packed)[_HEADER])
+        name0, name1 = values["names"]
+        size0, size1 = (ImageSize(*size) for size in values["sizes"])
         return PairRecord(
-            *values["names"],
+            name0,
+            name1,
             Matches(tensors["keypoints0"], tensors["keypoints1"], tensors["confidence"]),
-            *(ImageSize(*size) for size in values["sizes"]),
+            size0,
+            size1,
             values["overlap_score"],
             values["reason"],
             _pointmaps(tensors) if keep_pointmaps else None,
@@ -89,12 +93,13 @@ def _header(packed: bytes) -> dict[str, Any]:
 def _pointmaps(tensors: dict[str, Tensor]) -> Pointmaps | None:
     if "maps.points0" not in tensors:
         return None
-    maps = [tensors[f"maps.{name}"].float().numpy() for name in _MAPS]
+    maps = {name: tensors[f"maps.{name}"].float().numpy() for name in _MAPS}
+    transforms = {name: tensors[f"maps.{name}"].numpy() for name in _TRANSFORMS}
     own1 = tensors.get(f"maps.{_OWN1}")
     return Pointmaps(
-        *maps,
-        *(tensors[f"maps.{name}"].numpy() for name in _TRANSFORMS),
-        None if own1 is None else own1.float().numpy(),
+        **maps,
+        **transforms,
+        points1_in_camera1=None if own1 is None else own1.float().numpy(),
     )
 
 
