@@ -35,7 +35,7 @@ _FOCAL_FACTOR = 20.0
 _CENTER_FACTOR = 10.0  # pixels of the pointmap
 _BETAS = (0.9, 0.9)
 _NUMBERS_AT_ONCE = 1 << 17
-_TINY = float(torch.finfo(torch.float32).tiny)
+_TINY = 1e-20
 
 
 class PointmapObjective:
@@ -200,7 +200,7 @@ class _WeightedDistances(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         world: Tensor,
         rotation: Tensor,

@@ -20,8 +20,8 @@ class PointmapOptions:
         learning_rate: of the first step.
         final_learning_rate: of the last; between them it falls along a cosine.
         max_points: pixels of one photograph that the optimisation sees, on an even lattice; the
-            dense result is at full size all the same. ``None``: all of them. 3,000 keep 25
-            photographs and 300 pairs under five minutes on two cores.
+            dense result is at full size all the same. ``None``: all of them. So many make 25
+            photographs and 300 pairs about a minute of one core.
         optimize_principal_points: estimate them too, where the camera is not given; otherwise
             they stay in the middle of the photograph.
         min_matches: a pair with fewer matches is no pair.
@@ -36,7 +36,7 @@ class PointmapOptions:
     iterations: int = 300
     learning_rate: float = 0.01
     final_learning_rate: float = 1e-6
-    max_points: int | None = 3_000
+    max_points: int | None = 12_500
     optimize_principal_points: bool = False
     min_matches: int = 15
     min_overlap: float = 0.0
