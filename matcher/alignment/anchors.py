@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -49,7 +50,7 @@ class AnchorGrid:
         """The grid of a photograph."""
         if canonical is not None:
             rows, columns = canonical.confidence.shape
-            view_from_original = np.linalg.inv(canonical.original_from_network)
+            view_from_original = np.linalg.inv(canonical.original_from_network).astype(np.float64)
         else:
             scale = min(1.0, _VIEW_LONG_SIDE / max(size.height, size.width))
             view = ImageSize(max(1, round(size.height * scale)), max(1, round(size.width * scale)))
@@ -123,7 +124,7 @@ class Sightings:
     def __len__(self) -> int:
         return len(self.home)
 
-    def select(self, rows: npt.NDArray[np.bool_]) -> Sightings:
+    def select(self, rows: npt.NDArray[np.bool_] | IntArray) -> Sightings:
         """Some of the sightings."""
         return Sightings(
             self.home[rows],
@@ -159,7 +160,7 @@ def collect_sightings(
         max_per_pair: at most so many matches of a pair, the most confident of each block first.
     """
     offsets = np.concatenate([[0], np.cumsum([len(grid) for grid in grids])])
-    parts: list[tuple[npt.NDArray[np.generic], ...]] = []
+    parts: list[tuple[npt.NDArray[Any], ...]] = []
     for index, view in enumerate(views):
         matches = view.matches
         i, j = matches.first, matches.second
@@ -175,8 +176,21 @@ def collect_sightings(
             (i * count, j * count, anchor0, anchor1, pixel0, pixel1, ratio0, ratio1, pair),
             (j * count, i * count, anchor1, anchor0, pixel1, pixel0, ratio1, ratio0, pair),
         ]
-    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-    return Sightings(*columns, num_anchors=int(offsets[-1]))  # type: ignore[arg-type]
+    home, other, anchor, other_anchor, pixel, seen, ratio, other_ratio, pair = (
+        np.concatenate(column) for column in zip(*parts, strict=True)
+    )
+    return Sightings(
+        home,
+        other,
+        anchor,
+        other_anchor,
+        pixel,
+        seen,
+        ratio,
+        other_ratio,
+        pair,
+        num_anchors=int(offsets[-1]),
+    )
 
 
 def _spread(block: IntArray, confidence: FloatArray, most: int) -> IntArray:

@@ -208,7 +208,9 @@ def _positions(
     rays = (pixels - state.centers[homes]) / state.focals[homes]
     depth = ratios / state.inverse_depth[anchors]
     in_camera = np.column_stack([rays, np.ones(len(rays))]) * depth[:, None]
-    return np.einsum("pji,pj->pi", state.rotations[homes], in_camera - state.translations[homes])
+    moved = in_camera - state.translations[homes]
+    points: FloatArray = np.einsum("pji,pj->pi", state.rotations[homes], moved)
+    return points
 
 
 def _without_failures(

@@ -64,7 +64,7 @@ class CanonicalView:
         if focal is None or not low < focal < high or self._ray_error(focal) > _RAY_ERROR:
             return None
         scale = self.original_from_network
-        return focal * float(np.sqrt(scale[0, 0] * scale[1, 1]))
+        return float(focal * np.sqrt(scale[0, 0] * scale[1, 1]))
 
     def _ray_error(self, focal: float) -> float:
         """Median distance of points' projections from their pixels, in long sides."""
@@ -74,7 +74,7 @@ class CanonicalView:
         with np.errstate(divide="ignore", invalid="ignore"):
             projected = focal * self.points[..., :2] / self.points[..., 2:] + center
         errors = np.linalg.norm(projected - pixels, axis=-1)
-        return float(np.nanmedian(errors)) / max(height, width)
+        return float(np.nanmedian(errors) / max(height, width))
 
 
 def block_centers(

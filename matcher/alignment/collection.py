@@ -123,7 +123,7 @@ def make_collection(
         InputError: a camera for photographs of another size.
     """
     pinholes, known = [], []
-    map_focals = [view and view.focal() for view in observations.canonical]
+    map_focals = [None if view is None else view.focal() for view in observations.canonical]
     for name, size, focal in zip(observations.names, observations.sizes, map_focals, strict=True):
         camera = cameras.get(name)
         if camera is not None and camera.size is not None and camera.size != size:
@@ -158,7 +158,7 @@ def undistorted_pairs(
         for image, pixels in ((pair.first, pair.keypoints0), (pair.second, pair.keypoints1)):
             camera = known_cameras[image]
             keypoints.append(pixels if camera is None else undistort_keypoints(pixels, camera))
-        usable = np.isfinite(np.hstack(keypoints)).all(axis=1)
+        usable = np.asarray(np.isfinite(np.hstack(keypoints)).all(axis=1))
         moved = replace(pair, keypoints0=keypoints[0], keypoints1=keypoints[1])
         straight.append(moved if usable.all() else moved.select(usable))
     return straight
@@ -174,7 +174,7 @@ def verify_pairs(
         pose1 = collection.known_poses[pair.second]
         known = None if pose0 is None or pose1 is None else pose1 @ pose0.inverse
         found = verify_pair(
-            pair, collection.cameras, collection.sizes, collection.view_px, options, known
+            pair, collection.cameras, collection.sizes, collection.view_px.tolist(), options, known
         )
         if isinstance(found, TwoView):
             views.append(found)

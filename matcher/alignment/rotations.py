@@ -183,4 +183,5 @@ def _directed(
 
 
 def _angles_deg(rotations: FloatArray | Sequence[FloatArray]) -> FloatArray:
-    return np.degrees(np.atleast_1d(Rotation.from_matrix(np.asarray(rotations)).magnitude()))
+    angles = Rotation.from_matrix(np.asarray(rotations)).magnitude()
+    return np.asarray(np.degrees(np.atleast_1d(angles)))
