@@ -2,9 +2,9 @@
 
 PoseLib's LO-RANSAC searches, with focals that are known or guessed: of ten tourists' photographs of
 one church it keeps 29 pairs with known focals (25 right) and 24 with guessed ones (23 right), where
-fundamental matrices keep 21. COLMAP's own search had not finished these 45 pairs after several
-times as long, because most matches of unrelated photographs are wrong; what is left after this
-search it classifies quickly.
+fundamental matrices keep 21. COLMAP's own search takes four times as long where most matches are
+wrong (1.2 s against 0.3 s), and calls 96 of 3,604 matches of two photographs that share nothing
+verified; what is left after this search it classifies quickly.
 """
 
 from __future__ import annotations
