@@ -306,7 +306,7 @@ def test_demo_into_a_file(widebase, tiny_checkpoint, tmp_path):
 def test_train_without_data(widebase, tmp_path):
     run = widebase("train", "--out", tmp_path / "run")
     assert (run.status, run.out) == (2, "")
-    assert run.err.startswith("error: --photos, --scenes, --pairs, --views: expected at least one")
+    assert run.err.startswith("error: --data, --photos, --scenes, --pairs, --views: expected one")
     assert not (tmp_path / "run").exists()
 
 
