@@ -98,7 +98,7 @@ def pairs(
     elif retrieval is not None:
         how = f"each with the {retrieval} that look most alike"
         neighbours = _at_least_one("--retrieval", retrieval)
-        matcher = pair_verbs._load(model, device, PairOptions(max_size=max_size))
+        matcher = pair_verbs.load_matcher(model, device, PairOptions(max_size=max_size))
         with progress_bar("describing") as report:
             index = RetrievalIndex.build(matcher, photographs, progress=report)
         found = index.pairs(neighbours)
@@ -165,7 +165,7 @@ def run(
         int(device_gib * _BYTES_PER_GIB), int(host_gib * _BYTES_PER_GIB), cache_folder
     )
     options = pair_verbs._options(max_size, crops, symmetric, top_k, seed)
-    matcher = pair_verbs._load(model, device, options)
+    matcher = pair_verbs.load_matcher(model, device, options)
     with MatchStore.resume(
         out, photographs, matcher.info, options, pointmaps=pointmaps.value
     ) as store:

@@ -60,7 +60,7 @@ def build_map(
     scene = _source(colmap, reconstruction, rgbd, images, metric)
     if out.exists() and not (out / MAP_NAME).is_file():
         raise InputError("--out", "a new folder, or one that holds a map", f"{out}")
-    matcher = pair_verbs._load(model, device, default_pair_options()) if retrieval else None
+    matcher = pair_verbs.load_matcher(model, device, default_pair_options()) if retrieval else None
     if matcher is not None:
         with progress_bar("encoding") as show:
             scene = scene.with_retrieval(matcher, progress=show)
@@ -150,7 +150,7 @@ def localize(
     )
     known = None if camera is None else parse_camera(camera, "--camera")
     reference_map = _open_map(scene, map_images)
-    matcher = pair_verbs._load(model, device, pair)
+    matcher = pair_verbs.load_matcher(model, device, pair)
     if queries is not None:
         assert images is not None
         assert out is not None

@@ -22,7 +22,7 @@ from matcher.geometry.pose import rotation_error_deg, translation_error_deg
 from matcher.sample_pairs import disparity_errors_px, motorcycle_pair
 from matcher.structures import RelativePose
 
-__all__ = ["demo", "info", "match", "pose"]
+__all__ = ["demo", "info", "load_matcher", "match", "pose"]
 
 
 _PACKAGES = (
@@ -68,7 +68,8 @@ Symmetric = Annotated[
 TopK = Annotated[int | None, typer.Option(help="Keep at most so many matches, well spread.")]
 
 
-def _load(model: str, device: str | None, options: PairOptions) -> Matcher:
+def load_matcher(model: str, device: str | None, options: PairOptions) -> Matcher:
+    """The matcher of a command line; errors name its options instead of Python's arguments."""
     try:
         return Matcher.from_pretrained(model, device=device, options=options)
     except CheckpointError as error:
@@ -126,7 +127,7 @@ def match(
     With --json the matches themselves are in the object, unless --out takes them.
     """
     _check_outputs(out, draw)
-    matcher = _load(model, device, _options(max_size, crops, symmetric, top_k, seed))
+    matcher = load_matcher(model, device, _options(max_size, crops, symmetric, top_k, seed))
     pair = matcher.match(image0, image1)
     if out is not None:
         pair.save(out)
@@ -200,7 +201,7 @@ def pose(
     choices = RelativePoseOptions(
         estimator=estimator.value, max_epipolar_error_px=threshold, seed=seed
     )
-    matcher = _load(model, device, _options(max_size, crops, symmetric, None, seed))
+    matcher = load_matcher(model, device, _options(max_size, crops, symmetric, None, seed))
     pair = matcher.match(image0, image1)
     answer = pair.relative_pose(known0, known1, options=choices)
     if draw is not None:
@@ -243,7 +244,7 @@ def demo(
     The pair is "Motorcycle" of the Middlebury stereo data (2014), as scikit-image ships it.
     """
     sample = motorcycle_pair()
-    matcher = _load(model, device, PairOptions())
+    matcher = load_matcher(model, device, PairOptions())
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -116,7 +116,7 @@ def reconstruct(
     known = _known_cameras(camera, cameras, photographs)
     named = None if pairs is None else _named_pairs(pairs, photographs)
     _make_folder(out)
-    matcher = pair_verbs._load(
+    matcher = pair_verbs.load_matcher(
         model, device, pair_verbs._options(max_size, crops, True, None, seed)
     )
     if mapper is None:

@@ -112,12 +112,15 @@ def _textures(files: Sequence[Path], options: PoolOptions, seed: int) -> tuple[T
 
 def _write(path: Path, views: RenderedViews, row: int) -> None:
     image = (views.image[row] * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+    depth = views.depth[row]
+    # A ray along the ground may end beyond what float16 can hold: nothing is known there.
+    depth = torch.where(depth <= torch.finfo(torch.float16).max, depth, 0.0)
     temporary = path.with_suffix(".tmp")
     with temporary.open("wb") as stream:
         np.savez(
             stream,
             image=image.cpu().numpy(),
-            depth=views.depth[row].to(torch.float16).cpu().numpy(),
+            depth=depth.to(torch.float16).cpu().numpy(),
             k=views.cameras.k[row].cpu().numpy(),
             cam_from_world=views.cameras.cam_from_world[row].cpu().numpy(),
         )

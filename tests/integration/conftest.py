@@ -88,11 +88,11 @@ def relief_model(monkeypatch: pytest.MonkeyPatch, relief: ReliefPair) -> None:
     """``--model relief`` is the stand-in network, which finds true matches."""
     from matcher.cli import pair_verbs
 
-    load = pair_verbs._load
+    load = pair_verbs.load_matcher
 
     def load_relief(model: str, device: str | None, options: Any) -> Any:
         return (
             relief_matcher(relief, options) if model == "relief" else load(model, device, options)
         )
 
-    monkeypatch.setattr(pair_verbs, "_load", load_relief)
+    monkeypatch.setattr(pair_verbs, "load_matcher", load_relief)

@@ -24,7 +24,7 @@ def relief_models(monkeypatch, scene):
     """``--model relief`` (or ``other``) is the stand-in network."""
     from matcher.cli import pair_verbs
 
-    load = pair_verbs._load
+    load = pair_verbs.load_matcher
 
     def load_relief(model: str, device: str | None, options: Any) -> Any:
         if model not in ("relief", "other"):
@@ -34,7 +34,7 @@ def relief_models(monkeypatch, scene):
         matcher.options = options
         return matcher
 
-    monkeypatch.setattr(pair_verbs, "_load", load_relief)
+    monkeypatch.setattr(pair_verbs, "load_matcher", load_relief)
 
 
 @pytest.fixture

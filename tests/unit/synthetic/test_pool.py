@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import torch
 from matcher.errors import InputError
 from matcher.synthetic import correspondences, relative_pose
 from matcher.synthetic.pool import PoolOptions, main, write_pool
+from matcher.synthetic.render import RenderedViews
 
 OPTIONS = PoolOptions(scenes=3, views=3, size=64, seed=4, textures=20, texture_size=64, batch=1)
 
@@ -46,6 +49,26 @@ def test_a_pool_can_be_continued(tmp_path: Path) -> None:
     with np.load(whole[2]) as expected, np.load(part) as actual:
         for name in ("image", "depth", "k", "cam_from_world"):
             assert np.array_equal(expected[name], actual[name])
+
+
+def test_depth_that_a_file_cannot_hold_is_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from matcher.synthetic import pool
+
+    def far_views(*arguments: object) -> RenderedViews:
+        views = take_views(*arguments)
+        depth = views.depth.clone()
+        depth[:, 0, :4] = torch.tensor([1e5, math.inf, math.nan, 65504.0])[:, None]
+        return dataclasses.replace(views, depth=depth)
+
+    take_views = pool.take_views
+    monkeypatch.setattr(pool, "take_views", far_views)
+    (path,) = write_pool(tmp_path, [], dataclasses.replace(OPTIONS, scenes=1))
+    with np.load(path) as data:
+        assert np.isfinite(data["depth"]).all()
+        assert (data["depth"][0, :3] == 0).all()
+        assert (data["depth"][0, 3] == 65504).all()
 
 
 def test_command_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
