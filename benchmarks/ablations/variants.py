@@ -114,7 +114,7 @@ def _mlp_features(config: TrainConfig) -> TrainConfig:
 
 
 def _released_form(config: TrainConfig) -> TrainConfig:
-    return _random(_with_model(_mlp_features(config), stem="patch"))
+    return _with_model(_random(_mlp_features(config)), stem="patch")
 
 
 def _weights(**changes: float) -> Callable[[TrainConfig], TrainConfig]:

@@ -121,12 +121,15 @@ def test_every_variant_changes_something_and_can_be_built() -> None:
         seen.append(key)
         assert isinstance(initial_network(changed), TwoViewNetwork)
     small = base_config(Recipe(recipe.data))
-    widths = {
-        variant.name: variant.change(small).model.encoder.embed_dim
-        for variant in VARIANTS
-        if variant.name in ("narrow", "wide")
+    changed_small = {variant.name: variant.change(small) for variant in VARIANTS}
+    widths = {name: one.model.encoder.embed_dim for name, one in changed_small.items()}
+    assert {name: width for name, width in widths.items() if width != widths["base"]} == {
+        "narrow": 256,
+        "wide": 512,
     }
-    assert widths == {"narrow": 256, "wide": 512}
+    # A stem of patches has no trunk to begin with.
+    assert changed_small["released"].model.stem == "patch"
+    assert changed_small["released"].initialise == "random"
     with pytest.raises(InputError):
         chosen_variants("base,nothing")
     with pytest.raises(InputError):
