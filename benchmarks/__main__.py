@@ -34,6 +34,7 @@ _MODULES = {
     "calibration": "benchmarks.calibration",
     "multiview": "benchmarks.multiview",
     "page": "benchmarks.page",
+    "pointmaps": "benchmarks.pointmaps",
     "render-extreme": "benchmarks.datasets.extreme",
     "speed": "benchmarks.speed.suite",
     "speed.matching": "benchmarks.speed.matching",
