@@ -14,7 +14,14 @@ from matcher.checkpoints import CheckpointInfo
 from matcher.encoded_images import EncodedImage
 from matcher.errors import InputError
 from matcher.images import ImageSource, RgbArray, crop_view, prepare_view, read_image
-from matcher.matching import CropBox, CropPair, add_matches, merge_matches, plan_crops
+from matcher.matching import (
+    CropBox,
+    CropPair,
+    MatchingOptions,
+    add_matches,
+    merge_matches,
+    plan_crops,
+)
 from matcher.model.network import EncodedViews, TwoViewNetwork
 from matcher.results import Pointmaps
 from matcher.structures import ImageSize, Matches, View
@@ -145,10 +152,13 @@ class PairInference:
         matches = found.matches
         if _wants_crops(view0.original_size, view1.original_size, options):
             matches = self._match_crops(*photographs(), matches, options)
-        matches = keep_best(matches, view0.original_size, options.matching)
+        is_probability = self.info.calibration is not None
+        kept = keep_best(
+            matches, view0.original_size, options.matching, is_probability=is_probability
+        )
         return PairAnswer(
-            matches,
-            None if len(matches) else "no two places of the photographs agreed on each other",
+            kept,
+            None if len(kept) else _why_none(len(matches), options.matching, is_probability),
             found.overlap_score,
             pointmaps_of(view0, view1, prediction) if keep_pointmaps else None,
         )
@@ -230,6 +240,13 @@ def why_hopeless(view: View, value_range: tuple[int, int], argument: str) -> str
     if not bool(view.matchable().any()):
         return f"the mask of {argument} leaves nothing to match"
     return None
+
+
+def _why_none(found: int, options: MatchingOptions, is_probability: bool) -> str:
+    if not found:
+        return "no two places of the photographs agreed on each other"
+    least = options.least_confidence(is_probability=is_probability)
+    return f"none of {found} possible matches had a confidence of at least {least:g}"
 
 
 def _wants_crops(size0: ImageSize, size1: ImageSize, options: PairOptions) -> bool:

@@ -253,9 +253,12 @@ def _original(keypoints: Tensor, view: View) -> Tensor:
     return torch.from_numpy(mapped.clip(0, last).astype(np.float32))
 
 
-def keep_best(matches: Matches, size0: ImageSize, options: MatchingOptions) -> Matches:
+def keep_best(
+    matches: Matches, size0: ImageSize, options: MatchingOptions, *, is_probability: bool
+) -> Matches:
     """Apply ``min_confidence``, then ``top_k`` spread over photograph 0 of size ``size0``."""
-    matches = matches.select(matches.confidence >= options.min_confidence)
+    least = options.least_confidence(is_probability=is_probability)
+    matches = matches.select(matches.confidence >= least)
     if options.top_k is None or len(matches) <= options.top_k:
         return matches
     rows = top_k_rows(

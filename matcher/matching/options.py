@@ -11,6 +11,7 @@ from matcher.errors import InputError
 
 __all__ = ["MatchingOptions", "SearchBackend"]
 
+_LEAST_PROBABILITY = 0.1
 SearchBackend = Literal["auto", "torch", "faiss", "cells"]
 
 
@@ -27,7 +28,8 @@ class MatchingOptions:
         top_k: keep at most so many matches, or ``None``: all of them.
         balance: with ``top_k``, map 0 is divided into so many cells along each side, and no cell
             may crowd out the others; 0 keeps the most confident, wherever they are.
-        min_confidence: matches below are dropped; in [0, 1].
+        min_confidence: matches below are dropped; in [0, 1]. ``None``: 0.1 where a confidence is
+            the probability that the match is right (a calibrated model), 0 elsewhere.
         seed: seed of whatever is random downstream of matching; the search itself draws nothing.
 
     Raises:
@@ -41,7 +43,7 @@ class MatchingOptions:
     backend: SearchBackend = "auto"
     top_k: int | None = None
     balance: int = 8
-    min_confidence: float = 0.0
+    min_confidence: float | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -59,11 +61,18 @@ class MatchingOptions:
             raise InputError("symmetric", "true or false", repr(self.symmetric))
         if self.backend not in get_args(SearchBackend):
             raise InputError("backend", " or ".join(get_args(SearchBackend)), repr(self.backend))
-        confidence = self.min_confidence
-        if isinstance(confidence, bool) or not isinstance(confidence, (int, float)):
-            raise InputError("min_confidence", "a number", repr(confidence))
-        if not (math.isfinite(confidence) and 0 <= confidence <= 1):
-            raise InputError("min_confidence", "a number in [0, 1]", repr(confidence))
+        if self.min_confidence is not None:
+            _check_share("min_confidence", self.min_confidence)
+
+    def least_confidence(self, *, is_probability: bool) -> float:
+        """The confidence below which matches are dropped.
+
+        Args:
+            is_probability: whether confidences are probabilities.
+        """
+        if self.min_confidence is not None:
+            return self.min_confidence
+        return _LEAST_PROBABILITY if is_probability else 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """The options as plain values, for JSON."""
@@ -81,6 +90,13 @@ class MatchingOptions:
         if unknown:
             raise InputError("matching options", f"names among {sorted(known)}", f"{unknown}")
         return cls(**values)
+
+
+def _check_share(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise InputError(name, "a number", repr(value))
+    if not (math.isfinite(value) and 0 <= value <= 1):
+        raise InputError(name, "a number in [0, 1]", repr(value))
 
 
 def _check_integer(name: str, value: object, least: int) -> None:

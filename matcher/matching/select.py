@@ -23,7 +23,7 @@ def select_matches(
         matches: M matches.
         confidence: (M,) in (0, 1].
         size0: size of map 0, pixels.
-        options: what to keep.
+        options: what to keep; without a ``min_confidence`` of their own nothing falls below.
 
     Returns:
         The kept matches in their order, and their confidences.
@@ -33,7 +33,8 @@ def select_matches(
     """
     if confidence.shape != (len(matches),):
         raise InputError("confidence", f"shape ({len(matches)},)", f"{tuple(confidence.shape)}")
-    rows = torch.nonzero(confidence >= options.min_confidence)[:, 0]
+    least = options.least_confidence(is_probability=False)
+    rows = torch.nonzero(confidence >= least)[:, 0]
     if options.top_k is not None:
         pixels = matches.pixels0[rows]
         kept = top_k_rows(pixels, confidence[rows], options.top_k, size0, balance=options.balance)

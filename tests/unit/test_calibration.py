@@ -20,9 +20,11 @@ from matcher.calibration import (
 )
 from matcher.checkpoints import CheckpointInfo, read_native, save_native
 from matcher.errors import CheckpointError, InputError
+from matcher.matching import MatchingOptions
 from matcher.model.config import ModelConfig
 from matcher.model.network import TwoViewNetwork
-from matcher.pipeline import Matcher
+from matcher.pipeline import Matcher, PairOptions
+from matcher.results import PairResult
 from matcher.structures import GridMatches
 from matcher.synthetic.fixtures import make_test_pair
 
@@ -176,16 +178,45 @@ def test_a_checkpoint_with_a_broken_calibration_is_refused(
 
 def test_the_pipeline_answers_with_calibrated_numbers(network: TwoViewNetwork) -> None:
     pair = make_test_pair(0)
-    plain = Matcher(network, CheckpointInfo("tiny")).match(pair.image0, pair.image1)
+    everything = PairOptions(matching=MatchingOptions(min_confidence=0.0))
+
+    def found(info: CheckpointInfo) -> PairResult:
+        return Matcher(network, info, everything).match(pair.image0, pair.image1)
+
+    plain = found(CheckpointInfo("tiny"))
     assert plain.overlap_score is None
     info = CheckpointInfo("tiny", calibration=calibration(-0.5))
-    low = Matcher(network, info).match(pair.image0, pair.image1)
-    high = Matcher(network, dataclasses.replace(info, calibration=calibration(2.0))).match(
-        pair.image0, pair.image1
-    )
+    low = found(info)
+    high = found(dataclasses.replace(info, calibration=calibration(2.0)))
     assert len(low) == len(high) == len(plain) > 0
     assert float(low.confidence.mean()) < float(high.confidence.mean())
     assert bool(((low.confidence > 0) & (low.confidence <= 1)).all())
     assert low.overlap_score is not None
     assert 0 < low.overlap_score <= 1
     assert low.to_dict()["overlap_score"] == round(low.overlap_score, 6)
+
+
+def test_improbable_matches_are_dropped_unless_they_are_wanted(network: TwoViewNetwork) -> None:
+    pair = make_test_pair(0)
+
+    def found(bias: float | None, options: MatchingOptions) -> PairResult:
+        known = None if bias is None else calibration(bias)
+        matcher = Matcher(network, CheckpointInfo("tiny", calibration=known))
+        pair_options = PairOptions(matching=options)
+        return matcher.match(pair.image0, pair.image1, options=pair_options)
+
+    unmoved = found(0.0, MatchingOptions(min_confidence=0.0)).confidence
+    bias = math.log(0.1 / 0.9) - float(torch.logit(unmoved).median())  # half of them above 0.1
+    everything = found(bias, MatchingOptions(min_confidence=0.0))
+    probable = found(bias, MatchingOptions())
+    assert 0 < len(probable) < len(everything)
+    assert torch.equal(probable.confidence, everything.confidence[everything.confidence >= 0.1])
+    assert probable.overlap_score == everything.overlap_score
+    # What is not a probability is not judged as one.
+    assert len(found(None, MatchingOptions())) == len(everything)
+
+    nothing = found(-20.0, MatchingOptions())
+    assert len(nothing) == 0
+    assert nothing.overlap_score is not None
+    count = len(everything)
+    assert nothing.reason == f"none of {count} possible matches had a confidence of at least 0.1"

@@ -75,6 +75,7 @@ def test_min_confidence_and_top_k_keep_the_order():
     )
     assert kept.pixels0.tolist() == [[5, 70], [70, 70]]
     assert scores.tolist() == pytest.approx([0.9, 0.4])
+    assert len(select_matches(matches, confidence, SIZE, MatchingOptions())[0]) == 4
     with pytest.raises(InputError, match=r"confidence: expected shape \(4,\)"):
         select_matches(matches, confidence[:2], SIZE, MatchingOptions())
 
