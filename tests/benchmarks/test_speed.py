@@ -134,6 +134,7 @@ def test_operations_of_attention_are_counted():
     assert _count_flops(attend) == 2 * (2 * 2 * 16 * 16 * 8)
 
 
+@pytest.mark.slow
 def test_rendered_photographs_show_one_scene(tmp_path):
     paths = render_photographs(tmp_path, 3, ImageSize(96, 128))
     images = [read_image(path).astype(float) for path in paths]

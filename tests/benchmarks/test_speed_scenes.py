@@ -28,6 +28,7 @@ def test_operators_are_counted() -> None:
     assert count.bytes == 4 * (1000 + 1000 + 1000 + 10 + 1000)
 
 
+@pytest.mark.slow
 def test_every_stage_is_measured() -> None:
     options = PlaceOptions(SceneOptions(0, 0, 0, 1))
     result = measure_scenes(batch=1, side=32, repeats=1, options=options)

@@ -12,6 +12,7 @@ skimage = pytest.importorskip("skimage")
 PHOTOS = Path(skimage.__file__).parent / "data"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name0", "name1"),
     [("gravel.png", "brick.png"), ("coins.png", "page.png"), ("chelsea.png", "coffee.png")],

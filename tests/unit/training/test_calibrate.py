@@ -81,6 +81,7 @@ def test_the_same_seed_draws_the_same_pairs(pool: Path, photos: Path) -> None:
         np.testing.assert_array_equal(one.image1, two.image1)
 
 
+@pytest.mark.slow
 def test_a_fit_is_reported_on_pairs_left_out(
     network: TwoViewNetwork, pool: Path, photos: Path
 ) -> None:
