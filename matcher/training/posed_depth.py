@@ -30,6 +30,8 @@ from matcher.training.samples import TrainingSample
 __all__ = ["DepthGroup", "PosedDepth", "ScenePool", "overlap_table", "posed_groups", "read_depth"]
 
 ByteImage = npt.NDArray[np.uint8]
+# Photographs are seldom cropped off their axis; some are.
+_CENTRED_SHARE = 0.7
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -127,7 +129,8 @@ class PosedDepth:
                 continue
             common = int(random.integers(4)) if random.random() < 0.1 else 0
             views = []
-            smallest = smallest_windows(random, usual=0.7, close_up=0.4)
+            smallest = smallest_windows(random, usual=0.8, close_up=0.4)
+            centred = random.random() < _CENTRED_SHARE
             for index, least in zip(pair, smallest, strict=True):
                 extra = int(random.integers(4)) if turns_one and random.random() < 0.05 else 0
                 view = CameraView(
@@ -137,7 +140,7 @@ class PosedDepth:
                     group.cam_from_world[index],
                 )
                 turned = turn_view(view, common + extra)
-                views.append(crop_view(random, turned, shape, smallest=least))
+                views.append(crop_view(random, turned, shape, smallest=least, centred=centred))
             sample = sample_from_views(
                 random, views[0], views[1], num_matches, group.is_metric, self.source
             )

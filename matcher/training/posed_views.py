@@ -62,9 +62,18 @@ def smallest_windows(
 
 
 def crop_view(
-    random: np.random.Generator, view: CameraView, shape: tuple[int, int], smallest: float
+    random: np.random.Generator,
+    view: CameraView,
+    shape: tuple[int, int],
+    smallest: float,
+    *,
+    centred: bool = False,
 ) -> CameraView:
-    """A random window with the aspect of ``shape``, resized to it; the camera follows."""
+    """A random window with the aspect of ``shape``, resized to it; the camera follows.
+
+    ``centred``: the principal point stays in the middle, as in photographs nobody has cropped. What
+    lies off the axis cannot be told from a picture, so pointmaps learn their spread from these.
+    """
     height, width = view.image.shape[:2]
     largest = min(height / shape[0], width / shape[1])
     scale = largest * random.uniform(smallest, 1.0)
@@ -72,8 +81,13 @@ def crop_view(
         scale = 1.0  # no resampling: depth and colours stay exact
     window_h = min(height, max(1, round(shape[0] * scale)))
     window_w = min(width, max(1, round(shape[1] * scale)))
-    top = int(random.integers(0, height - window_h + 1))
-    left = int(random.integers(0, width - window_w + 1))
+    spare_h, spare_w = height - window_h, width - window_w
+    if centred:
+        top = min(spare_h, max(0, round(view.k[1, 2] - (window_h - 1) / 2)))
+        left = min(spare_w, max(0, round(view.k[0, 2] - (window_w - 1) / 2)))
+    else:
+        top = int(random.integers(0, spare_h + 1))
+        left = int(random.integers(0, spare_w + 1))
     rows, columns = slice(top, top + window_h), slice(left, left + window_w)
     k = view.k.copy()
     k[0, 2] -= left

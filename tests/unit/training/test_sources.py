@@ -220,6 +220,31 @@ def test_a_cropped_view_sees_the_same_points(
     assert np.abs(stored // 200 - original_row).max() <= 0.76
 
 
+@pytest.mark.parametrize("principal", [(59.5, 44.5), (57.3, 46.1), (30.0, 80.0)])
+@pytest.mark.parametrize("scale", [0.85, 0.9])
+def test_a_centred_window_keeps_the_principal_point_in_the_middle(
+    principal: tuple[float, float], scale: float
+) -> None:
+    view, world, _ = posed_view()
+    k = view.k.copy()
+    k[:2, 2] = principal
+    view = replace(view, k=k)
+    random = Fixed(scale, 0)
+    cropped = crop_view(random, view, (48, 64), smallest=0.7, centred=True)  # type: ignore[arg-type]
+    corner = crop_view(random, view, (48, 64), smallest=0.7)  # type: ignore[arg-type]
+    middle = np.array([31.5, 23.5])
+    away = np.abs(cropped.k[:2, 2] - middle)
+    # Half an original pixel from rounding, or as near to the middle as the photograph reaches.
+    spare = 0.5 * (1 - scale) * np.array([120, 90])
+    past = np.maximum(0, np.abs(np.array(principal) - [59.5, 44.5]) - spare)
+    ratio = cropped.k[0, 0] / view.k[0, 0]
+    assert (away <= (past + 0.75) * ratio + 1e-9).all()
+    # The same points, and the same focal, as of the window in the corner.
+    assert np.allclose(np.diag(cropped.k), np.diag(corner.k))
+    shift = project(cropped, world) - project(corner, world)
+    assert np.allclose(shift, cropped.k[:2, 2] - corner.k[:2, 2])
+
+
 def rendered_group() -> DepthGroup:
     pair = make_test_pair(seed=3, size=ImageSize(112, 144), viewpoint_deg=25)
     poses = np.stack([np.eye(4), pair.cam1_from_cam0])
