@@ -172,15 +172,18 @@ class PairInference:
     def _match_crops(
         self, source0: CropSource, source1: CropSource, coarse: Matches, options: PairOptions
     ) -> Matches:
-        """Match again where the coarse matches are, at the photographs' own resolution."""
+        """Match again where credible coarse matches are, at the photographs' own resolution."""
+        is_probability = self.info.calibration is not None
+        least = options.matching.least_confidence(is_probability=is_probability)
+        credible = coarse.select(coarse.confidence >= least)
         size0, size1 = (ImageSize(*source.image.shape[:2]) for source in (source0, source1))
         side = options.max_size
         crop_size = ImageSize(side * 3 // 4, side)
         plan = plan_crops(
             size0,
             size1,
-            coarse.keypoints0.numpy(),
-            coarse.keypoints1.numpy(),
+            credible.keypoints0.numpy(),
+            credible.keypoints1.numpy(),
             _crop_size(size0, crop_size),
             _crop_size(size1, crop_size),
             max_crops=options.max_crops,

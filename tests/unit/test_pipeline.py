@@ -136,6 +136,20 @@ def test_crops_bring_full_resolution():
     check_pose(pair, result.relative_pose(pair.camera0, pair.camera1), 0.1, 0.3)
 
 
+def test_nothing_credible_is_looked_at_closer(pair):
+    coarse = relief_matcher(pair, SMALL_VIEW).match(pair.image0, pair.image1)
+    middle, best = float(coarse.confidence.median()), float(coarse.confidence.max())
+    assert best < 1
+    for least, closer in ((middle, True), ((1 + best) / 2, False)):
+        options = PairOptions(
+            max_size=160, crops="always", matching=MatchingOptions(min_confidence=least)
+        )
+        matcher = relief_matcher(pair, options)
+        result = matcher.match(pair.image0, pair.image1)
+        assert (matcher.network.num_encoded > 2) == closer
+        assert bool(len(result)) == closer
+
+
 def test_crops_respect_the_mask():
     pair = cached_pair((450, 600), (600, 450))
     mask = np.zeros((450, 600), dtype=bool)
