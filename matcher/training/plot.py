@@ -43,10 +43,9 @@ def plot_log(log: str | os.PathLike[str], picture: str | os.PathLike[str]) -> No
     measures = (_COMPLETION,) if completes else _SHARES
     axes = figure.subplots(2, 2).ravel()
     for axis, name in zip(axes, losses, strict=False):
-        # A loss that was not finite is null in the log, and a gap in the curve.
-        values = [record["losses"][name] for record in records]
-        axis.plot(minutes, [math.nan if one is None else one for one in values], linewidth=0.8)
-        axis.set_title(_LOSS_TITLES[name])
+        values = [_drawn(record["losses"], name) for record in records]
+        axis.plot(minutes, values, linewidth=0.5, marker=".", markersize=4)
+        axis.set_title(f"{_LOSS_TITLES[name]}, single batches")
     measured = [record for record in records if record.get("validation")]
     validation = axes[1] if completes else axes[2]
     for name in measures:
@@ -83,6 +82,13 @@ def plot_log(log: str | os.PathLike[str], picture: str | os.PathLike[str]) -> No
         axis.set_xlabel("minutes")
         axis.grid(alpha=0.3)
     figure.savefig(picture, dpi=110)
+
+
+def _drawn(losses: dict[str, Any], name: str) -> float:
+    """A gap in the curve where the loss was not finite (null), or had nothing to judge."""
+    value = losses[name]
+    silent = name == "pointmap_error" and losses.get("num_pixels") == 0
+    return math.nan if value is None or silent else value
 
 
 def _read(log: Path) -> list[dict[str, Any]]:

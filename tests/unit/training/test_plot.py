@@ -46,6 +46,20 @@ def test_a_picture_is_drawn(tmp_path: Path) -> None:
     assert 0.003 < (picture < 200).mean() < 0.3  # ink
 
 
+def test_a_batch_without_depth_is_a_gap_and_not_a_zero(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+
+    def drawn(error: float, pixels: int) -> Any:
+        losses = {"matching_error": 1.0, "pointmap_error": error, "num_pixels": pixels}
+        lines = [record(1), record(2, losses=losses), record(4)]
+        plot_log(write(tmp_path / "log.jsonl", *lines), tmp_path / "curve.png")
+        return cv2.imread(str(tmp_path / "curve.png"))
+
+    silent = drawn(0.0, 0)
+    assert (silent == drawn(7.0, 0)).all()
+    assert (silent != drawn(0.0, 90)).any()
+
+
 def test_an_empty_log_gives_empty_axes(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     plot_log(write(tmp_path / "log.jsonl"), tmp_path / "curve.png")
