@@ -29,6 +29,7 @@ from matcher.view_matching import (
     BothWays,
     PairOptions,
     ViewMatches,
+    credible_matches,
     keep_best,
     match_views,
     pointmaps_of,
@@ -93,6 +94,10 @@ class PairInference:
         """Where the network is."""
         return next(self.network.parameters()).device
 
+    @property
+    def _confidence_is_probability(self) -> bool:
+        return self.info.calibration is not None
+
     def encode(
         self,
         image: ImageSource,
@@ -152,7 +157,7 @@ class PairInference:
         matches = found.matches
         if _wants_crops(view0.original_size, view1.original_size, options):
             matches = self._match_crops(*photographs(), matches, options)
-        is_probability = self.info.calibration is not None
+        is_probability = self._confidence_is_probability
         kept = keep_best(
             matches, view0.original_size, options.matching, is_probability=is_probability
         )
@@ -173,9 +178,9 @@ class PairInference:
         self, source0: CropSource, source1: CropSource, coarse: Matches, options: PairOptions
     ) -> Matches:
         """Match again where credible coarse matches are, at the photographs' own resolution."""
-        is_probability = self.info.calibration is not None
-        least = options.matching.least_confidence(is_probability=is_probability)
-        credible = coarse.select(coarse.confidence >= least)
+        credible = credible_matches(
+            coarse, options.matching, is_probability=self._confidence_is_probability
+        )
         size0, size1 = (ImageSize(*source.image.shape[:2]) for source in (source0, source1))
         side = options.max_size
         crop_size = ImageSize(side * 3 // 4, side)

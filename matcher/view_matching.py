@@ -36,6 +36,7 @@ __all__ = [
     "MatchEvidence",
     "PairOptions",
     "ViewMatches",
+    "credible_matches",
     "keep_best",
     "match_evidence",
     "match_views",
@@ -253,12 +254,19 @@ def _original(keypoints: Tensor, view: View) -> Tensor:
     return torch.from_numpy(mapped.clip(0, last).astype(np.float32))
 
 
+def credible_matches(
+    matches: Matches, options: MatchingOptions, *, is_probability: bool
+) -> Matches:
+    """Apply ``min_confidence``."""
+    least = options.least_confidence(is_probability=is_probability)
+    return matches.select(matches.confidence >= least)
+
+
 def keep_best(
     matches: Matches, size0: ImageSize, options: MatchingOptions, *, is_probability: bool
 ) -> Matches:
     """Apply ``min_confidence``, then ``top_k`` spread over photograph 0 of size ``size0``."""
-    least = options.least_confidence(is_probability=is_probability)
-    matches = matches.select(matches.confidence >= least)
+    matches = credible_matches(matches, options, is_probability=is_probability)
     if options.top_k is None or len(matches) <= options.top_k:
         return matches
     rows = top_k_rows(
