@@ -109,6 +109,7 @@ def _scanned_points(
 ) -> FloatArray:
     try:
         scan = np.asarray(loadmat(reference.points, variable_names=["XYZcut"])["XYZcut"])
+    # NotImplementedError is SciPy's answer to MATLAB 7.3 files, which are HDF5.
     except (OSError, ValueError, KeyError, NotImplementedError) as error:
         reason = " ".join(str(error).split())
         raise DatasetError(f"{reference.points}: cannot read XYZcut ({reason})") from None
