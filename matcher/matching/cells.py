@@ -37,6 +37,7 @@ _ARGMAX_GROUP = 32
 # Beyond this share of the cells, looking at them one by one costs more than the plain product.
 _MAX_CANDIDATE_SHARE = 1 / 16
 _FEW_CELLS = 16
+_MOSTLY = 0.8
 _ROUNDING = 1e-5
 # Near 1 a rounding error of a cosine is a large error of its angle: cosines are lowered by this.
 _SLACK = 1e-6
@@ -103,10 +104,16 @@ class CellNearest:
         index = torch.empty(len(queries), dtype=torch.int64, device=queries.device)
         similarity = queries.new_empty(len(queries))
         hopeless = torch.zeros(len(queries), dtype=torch.bool, device=queries.device)
-        for start in range(0, len(queries), _QUERY_BLOCK):
-            rows = slice(start, start + _QUERY_BLOCK)
+        num_blocks = -(-len(queries) // _QUERY_BLOCK)
+        for block in range(num_blocks):
+            # Every block is a sample of all queries: if the bound helps few of it, it helps few.
+            rows = slice(block, None, num_blocks)
             bound = None if lower_bound is None else lower_bound[rows]
             index[rows], similarity[rows], hopeless[rows] = self._query_block(queries[rows], bound)
+            if float(hopeless[rows].float().mean()) > _MOSTLY:
+                for later in range(block + 1, num_blocks):
+                    hopeless[later::num_blocks] = True
+                break
         # All at once: a complete comparison of a handful costs as much as one of a hundred.
         rest = torch.nonzero(hopeless)[:, 0]
         if len(rest):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, Protocol
 
@@ -54,8 +54,8 @@ class NearestNeighbour(Protocol):
 class TorchNearest:
     """Complete comparison in blocks that stay in the cache, on any device torch knows.
 
-    Only row maxima are taken (``amax``), and the position of a maximum is looked up only for the
-    queries that a block improved: after the first blocks those are few.
+    Only row maxima are taken (``amax``): they vectorise, their positions do not. The position is
+    looked up once for each query, in the one block that holds its best row.
 
     Args:
         rows: (N, D) float32, finite where allowed.
@@ -81,14 +81,9 @@ class TorchNearest:
 
     def query(self, queries: Tensor, lower_bound: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :class:`NearestNeighbour`; ``lower_bound`` is not used."""
-        block_queries, block_rows = self._block_shape(len(queries))
-        found = [
-            self._query_block(queries[start : start + block_queries], block_rows)
-            for start in range(0, len(queries), block_queries)
-        ]
-        if not found:
+        if not len(queries):
             return queries.new_zeros(0, dtype=torch.int64), queries.new_zeros(0)
-        row = torch.cat(found)
+        row = self._best_rows(self._query_features(queries))
         winners = self._rows[row]
         if self._metric == "l2":
             similarity = -(queries - winners).square().sum(dim=1)
@@ -96,33 +91,42 @@ class TorchNearest:
             similarity = (queries * winners).sum(dim=1)
         return (row if self._row_index is None else self._row_index[row]), similarity
 
-    def _block_shape(self, num_queries: int) -> tuple[int, int]:
+    def _query_features(self, queries: Tensor) -> Tensor:
+        if self._metric == "dot" or self._direct:
+            return queries
+        return torch.cat([queries - self._centre, torch.ones_like(queries[:, :1])], dim=1)
+
+    def _block_shape(self) -> tuple[int, int]:
         if self._rows.device.type != "cpu":
             return max(1, _GPU_BLOCK_ELEMENTS // len(self._rows)), len(self._rows)
-        return max(1, min(_CPU_BLOCK_QUERIES, num_queries)), _CPU_BLOCK_ROWS
+        return _CPU_BLOCK_QUERIES, _CPU_BLOCK_ROWS
 
-    def _score(self, queries: Tensor, start: int, stop: int) -> Tensor:
+    def _score(self, queries: Tensor, block: Tensor) -> Tensor:
         if self._direct:
-            return -torch.cdist(
-                queries,
-                self._rows[start:stop],
-                compute_mode="donot_use_mm_for_euclid_dist",
-            )
-        return queries @ self._scored[start:stop].T
+            return -torch.cdist(queries, block, compute_mode="donot_use_mm_for_euclid_dist")
+        return queries @ block.T
 
-    def _query_block(self, queries: Tensor, block_rows: int) -> Tensor:
-        if self._metric == "l2" and not self._direct:
-            queries = torch.cat([queries - self._centre, torch.ones_like(queries[:, :1])], dim=1)
-        best = queries.new_full((len(queries),), -torch.inf)
-        row = torch.zeros(len(queries), dtype=torch.int64, device=queries.device)
-        for start in range(0, len(self._rows), block_rows):
-            scores = self._score(queries, start, min(start + block_rows, len(self._rows)))
-            block_best = scores.amax(dim=1)
-            # Strictly better: among equals the first block, and in it the first row, stays.
-            improved = torch.nonzero(block_best > best)[:, 0]
-            if len(improved):
-                best[improved] = block_best[improved]
-                row[improved] = scores[improved].argmax(dim=1) + start
+    def _best_rows(self, queries: Tensor) -> Tensor:
+        """(M,) the first of the best rows for each query."""
+        block_queries, block_rows = self._block_shape()
+        parts, blocks = queries.split(block_queries), self._scored.split(block_rows)
+        if len(blocks) == 1:
+            return torch.cat([self._score(part, blocks[0]).argmax(dim=1) for part in parts])
+        best = queries.new_empty(len(blocks), len(queries))
+        for part, maxima in zip(parts, best.split(block_queries, dim=1), strict=True):
+            for block, maximum in zip(blocks, maxima, strict=True):
+                torch.amax(self._score(part, block), dim=1, out=maximum)
+        return self._rows_in(blocks, queries, best.argmax(dim=0))
+
+    def _rows_in(self, blocks: Sequence[Tensor], queries: Tensor, block: Tensor) -> Tensor:
+        """(M,) the first of the best rows of the block that is given for each query."""
+        order = torch.argsort(block)
+        counts = torch.bincount(block, minlength=len(blocks)).tolist()
+        row = torch.empty_like(block)
+        for number, members in enumerate(order.split(counts)):
+            if len(members):
+                inside = self._score(queries[members], blocks[number]).argmax(dim=1)
+                row[members] = inside + number * len(blocks[0])
         return row
 
 

@@ -1,7 +1,8 @@
-"""Transformer blocks with rotary positions; all attention is scaled_dot_product_attention."""
+"""Transformer blocks with rotary positions."""
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -27,6 +28,16 @@ def _merge_heads(tokens: Tensor) -> Tensor:
     return tokens.transpose(1, 2).flatten(2)
 
 
+def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Softmax attention of (B, heads, N, C) queries to (B, heads, M, C) keys and values."""
+    if query.device.type == "cpu" and torch.is_grad_enabled() and query.requires_grad:
+        # On a CPU, forward and backward of the fused kernels take two to three times as long as
+        # these products: one recomputes the attention, the other leaves bfloat16.
+        scores = (query * query.shape[-1] ** -0.5) @ key.mT
+        return scores.softmax(dim=-1) @ value
+    return F.scaled_dot_product_attention(query, key, value)
+
+
 class SelfAttention(nn.Module):
     """Attention of tokens (B, N, C) to themselves."""
 
@@ -43,7 +54,7 @@ class SelfAttention(nn.Module):
         )
         if rotary is not None:
             query, key = rotate(query, rotary), rotate(key, rotary)
-        attended = F.scaled_dot_product_attention(query, key, value)
+        attended = _attend(query, key, value)
         mixed: Tensor = self.proj(_merge_heads(attended))
         return mixed
 
@@ -68,7 +79,7 @@ class CrossAttention(nn.Module):
         value = _split_heads(self.value(memory), self.num_heads)
         if rotary is not None and other is not None:
             query, key = rotate(query, rotary), rotate(key, other)
-        attended = F.scaled_dot_product_attention(query, key, value)
+        attended = _attend(query, key, value)
         mixed: Tensor = self.proj(_merge_heads(attended))
         return mixed
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -21,7 +22,10 @@ _CLEAR_PX = 2.5
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SparseMatches:
-    """A fixed number of correspondences between integer pixels, padded; see ``Correspondences``."""
+    """A fixed number of correspondences between integer pixels, padded; see ``Correspondences``.
+
+    There are twice as many negatives.
+    """
 
     pixels0: npt.NDArray[np.int64]
     pixels1: npt.NDArray[np.int64]
@@ -111,11 +115,12 @@ def select_matches(
     *,
     exact: bool,
 ) -> SparseMatches:
-    """Choose ``count`` correspondences and hard negatives beside them.
+    """Choose ``count`` correspondences, and pixels that match none of them.
 
     Descriptors live on integer pixels. Where candidates abound (``exact``), those are taken whose
     counterpart lies close to a pixel centre, so that rounding costs at most a quarter of a pixel.
-    The negatives lie a few pixels beside a positive and clear of all others: they teach precision.
+    Half of the negatives lie a few pixels beside a positive and teach precision; the other half lie
+    anywhere, also where the other image does not look: that is where a search goes astray.
 
     Args:
         random: source of randomness.
@@ -147,31 +152,36 @@ def select_matches(
     pixels0[: len(chosen)] = rounded0[chosen]
     pixels1[: len(chosen)] = rounded1[chosen]
     valid[: len(chosen)] = True
-    negatives0, negatives0_valid = _beside(random, pixels0, valid, upper)
-    negatives1, negatives1_valid = _beside(random, pixels1, valid, upper)
+    negatives0, negatives0_valid = _negatives(random, pixels0, valid, shape)
+    negatives1, negatives1_valid = _negatives(random, pixels1, valid, shape)
     return SparseMatches(
         pixels0, pixels1, valid, negatives0, negatives1, negatives0_valid, negatives1_valid
     )
 
 
-def _beside(
+def _negatives(
     random: np.random.Generator,
     pixels: npt.NDArray[np.int64],
     valid: npt.NDArray[np.bool_],
-    upper: npt.NDArray[np.int64],
+    shape: tuple[int, int],
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """Pixels a few pixels beside each given one, and whether they are clear of all the others."""
+    """(2 N, 2) pixels, N beside the N given ones and N anywhere, and which are clear of them all."""
+    height, width = shape
     angle = random.uniform(0, 2 * np.pi, len(pixels))
     radius = random.uniform(*_JITTER_PX, len(pixels))
     offset = np.stack([np.cos(angle), np.sin(angle)], axis=1) * radius[:, None]
     beside = np.rint(pixels + offset).astype(np.int64)
-    inside = ((beside >= 0) & (beside <= upper)).all(axis=1)
-    beside = np.clip(beside, 0, upper)
-    distance = (beside[:, None].astype(np.float32) - pixels[None].astype(np.float32)) ** 2
-    distance = distance.sum(axis=2)
-    distance[:, ~valid] = np.inf
-    clear = distance.min(axis=1, initial=np.inf) >= _CLEAR_PX**2
-    return beside, inside & clear & valid
+    anywhere = random.integers(0, (width, height), size=pixels.shape)
+    chosen = np.concatenate([beside, anywhere])
+    inside = ((chosen >= 0) & (chosen < (width, height))).all(axis=1)
+    inside[: len(pixels)] &= valid
+    chosen = np.clip(chosen, 0, (width - 1, height - 1))
+    if not valid.any():
+        return chosen, np.zeros(len(chosen), dtype=np.bool_)
+    free = np.ones(shape, dtype=np.uint8)
+    free[pixels[valid, 1], pixels[valid, 0]] = 0
+    distance = cv2.distanceTransform(free, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return chosen, inside & (distance[chosen[:, 1], chosen[:, 0]] >= _CLEAR_PX)
 
 
 def collate(samples: Sequence[TrainingSample]) -> TrainingBatch:

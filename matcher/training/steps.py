@@ -65,10 +65,8 @@ def set_learning_rate(state: TrainingState[Any], config: RunConfig, progress: fl
 @contextmanager
 def step_precision(device: str, config: RunConfig) -> Iterator[None]:
     """The precision and the attention of a step's forward pass."""
-    # On a CPU the backward pass of the fused attention is slower than plain products.
-    backends = [SDPBackend.MATH] if device == "cpu" else list(_GPU_BACKENDS)
     with (
-        sdpa_kernel(backends),
+        sdpa_kernel(list(_GPU_BACKENDS)),
         torch.autocast(device, torch.bfloat16, enabled=config.precision == "bf16"),
     ):
         yield

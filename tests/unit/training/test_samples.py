@@ -52,16 +52,21 @@ def test_a_quarter_of_the_wish_must_be_exact_or_all_are_taken() -> None:
 
 
 @pytest.mark.parametrize("view", [0, 1])
-def test_negatives_lie_beside_their_positive_and_clear_of_all(view: int) -> None:
+def test_negatives_lie_beside_their_positive_or_anywhere_and_clear_of_all(view: int) -> None:
     chosen = choose()
     positives = (chosen.pixels0, chosen.pixels1)[view].astype(float)
     negatives = (chosen.negatives0, chosen.negatives1)[view]
     usable = (chosen.negatives0_valid, chosen.negatives1_valid)[view]
-    assert usable.sum() > 40
+    assert len(negatives) == 400
     assert ((negatives >= 0) & (negatives < [128, 96])).all()
-    own = np.linalg.norm(negatives - positives, axis=1)[usable]
+    own = np.linalg.norm(negatives[:200] - positives, axis=1)[usable[:200]]
+    assert len(own) > 40
     assert own.min() >= 2.5
     assert own.max() <= 8 + np.sqrt(0.5)  # the radius is drawn up to 8, then rounded to a pixel
+    anywhere = negatives[200:][usable[200:]]
+    assert len(anywhere) > 60
+    # View 1 is covered from 9 to 98 in x: negatives also lie where no positive can.
+    assert view == 0 or (anywhere[:, 0] > positives[:, 0].max() + 3).sum() > 5
     every = np.linalg.norm(negatives[usable, None] - positives[None], axis=2)
     assert every.min() >= 2.5
 
@@ -73,10 +78,16 @@ def test_missing_correspondences_are_padding_inside_the_image() -> None:
     assert chosen.valid[:count].all()
     assert not chosen.pixels0[count:].any()
     assert not chosen.pixels1[count:].any()
-    assert not chosen.negatives0_valid[count:].any()
-    assert not chosen.negatives1_valid[count:].any()
-    for pixels in (chosen.pixels0, chosen.pixels1, chosen.negatives0, chosen.negatives1):
-        assert pixels.shape == (64, 2)
+    assert not chosen.negatives0_valid[count:64].any()
+    assert not chosen.negatives1_valid[count:64].any()
+    assert chosen.negatives0_valid[64:].any()
+    for pixels, length in (
+        (chosen.pixels0, 64),
+        (chosen.pixels1, 64),
+        (chosen.negatives0, 128),
+        (chosen.negatives1, 128),
+    ):
+        assert pixels.shape == (length, 2)
         assert ((pixels >= 0) & (pixels < [128, 96])).all()
 
 
@@ -89,6 +100,7 @@ def test_candidates_outside_are_dropped_and_none_is_no_error() -> None:
         np.random.default_rng(0), np.zeros((0, 2)), np.zeros((0, 2)), SHAPE, 8, exact=True
     )
     assert not empty.valid.any()
+    assert not empty.negatives0_valid.any()
 
 
 def sample(seed: int, *, points: bool) -> TrainingSample:
