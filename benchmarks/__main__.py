@@ -93,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-size", type=int, default=512, help="of our network's view, pixels")
     parser.add_argument("--crops", choices=("auto", "always", "never"), default="auto")
     parser.add_argument("--max-crops", type=int, default=8)
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     return parser
 
 
@@ -104,7 +105,12 @@ def _run(options: argparse.Namespace) -> int:
     if options.selftest:
         return _selftest(reader, dataset, options)
     protocol = reader.protocol(dataset, options.protocol)
-    pair = PairOptions(max_size=options.max_size, crops=options.crops, max_crops=options.max_crops)
+    pair = PairOptions(
+        max_size=options.max_size,
+        crops=options.crops,
+        max_crops=options.max_crops,
+        precision=options.precision,
+    )
     run = RunOptions(
         protocol=protocol,
         methods=tuple(name.strip() for name in options.methods.split(",") if name.strip()),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -119,7 +120,7 @@ class PairInference:
             mask=welcome,
             name=argument,
         )
-        return EncodedImage(pixels, view, self._encode_views([view])[0], welcome)
+        return EncodedImage(pixels, view, self._encode_views([view], options)[0], welcome)
 
     @torch.inference_mode()
     def decode(
@@ -127,10 +128,11 @@ class PairInference:
     ) -> list[BothWays]:
         """The predictions, and for symmetric matching those with the photographs swapped."""
         firsts, seconds = [one for one, _ in pairs], [two for _, two in pairs]
-        forward = self.network.decode_each(firsts, seconds)
-        if not options.matching.symmetric:
-            return [BothWays(prediction) for prediction in forward]
-        backward = self.network.decode_each(seconds, firsts)
+        with self._precision(options):
+            forward = self.network.decode_each(firsts, seconds)
+            if not options.matching.symmetric:
+                return [BothWays(prediction) for prediction in forward]
+            backward = self.network.decode_each(seconds, firsts)
         return [BothWays(*both) for both in zip(forward, backward, strict=True)]
 
     def answer(
@@ -212,7 +214,7 @@ class PairInference:
     ) -> list[Matches]:
         views0 = [self._crop(source0, pair.box0, options) for pair in plan]
         views1 = [self._crop(source1, pair.box1, options) for pair in plan]
-        encoded = self._encode_views(views0 + views1)
+        encoded = self._encode_views(views0 + views1, options)
         halves = zip(encoded[: len(plan)], encoded[len(plan) :], strict=True)
         predictions = self.decode(list(halves), options)
         return [
@@ -221,8 +223,15 @@ class PairInference:
         ]
 
     @torch.inference_mode()
-    def _encode_views(self, views: list[View]) -> list[EncodedViews]:
-        return self.network.encode_each([view.pixels.to(self.device) for view in views])
+    def _encode_views(self, views: list[View], options: PairOptions) -> list[EncodedViews]:
+        with self._precision(options):
+            encoded = self.network.encode_each([view.pixels.to(self.device) for view in views])
+        # What is kept may be decoded in either precision.
+        return [views.float() for views in encoded]
+
+    def _precision(self, options: PairOptions) -> AbstractContextManager[None]:
+        enabled = options.precision == "bfloat16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 
     def _crop(self, source: CropSource, box: CropBox, options: PairOptions) -> View:
         return crop_view(

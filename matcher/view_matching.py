@@ -35,6 +35,7 @@ __all__ = [
     "CropMode",
     "MatchEvidence",
     "PairOptions",
+    "Precision",
     "ViewMatches",
     "credible_matches",
     "keep_best",
@@ -44,6 +45,7 @@ __all__ = [
 ]
 
 CropMode = Literal["auto", "always", "never"]
+Precision = Literal["float32", "bfloat16"]
 _SMALLEST_CONFIDENCE = 1e-6
 
 
@@ -59,6 +61,8 @@ class PairOptions:
             they are larger than the view, ``always`` or ``never``.
         max_crops: most crop pairs.
         subpixel: move each match between the pixels of image 1.
+        precision: of the network's products; descriptors, pointmaps and the search stay float32.
+            ``bfloat16`` is faster where the processor multiplies it (CUDA; Intel AMX).
     """
 
     matching: MatchingOptions = field(default_factory=MatchingOptions)
@@ -66,12 +70,15 @@ class PairOptions:
     crops: CropMode = "auto"
     max_crops: int = 8
     subpixel: bool = True
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         if self.max_size < 32:
             raise InputError("max_size", "at least 32 pixels", f"{self.max_size}")
         if self.crops not in get_args(CropMode):
             raise InputError("crops", " or ".join(get_args(CropMode)), f"{self.crops!r}")
+        if self.precision not in get_args(Precision):
+            raise InputError("precision", " or ".join(get_args(Precision)), f"{self.precision!r}")
         if self.max_crops < 1:
             raise InputError("max_crops", "at least 1", f"{self.max_crops}")
 

@@ -18,6 +18,8 @@ from matcher.cli.pair_verbs import (
     Device,
     MaxSize,
     ModelName,
+    PrecisionChoice,
+    PrecisionName,
     Seed,
     Symmetric,
     TopK,
@@ -138,6 +140,7 @@ def run(
     max_size: MaxSize = 512,
     crops: CropChoice = Crops.auto,
     symmetric: Symmetric = False,
+    precision: PrecisionChoice = PrecisionName.float32,
     top_k: TopK = None,
     pointmaps: Annotated[
         KeptPointmaps, typer.Option(help="Keep pointmaps, which reconstruct needs of some models.")
@@ -164,7 +167,9 @@ def run(
     memory = MemoryLimits(
         int(device_gib * _BYTES_PER_GIB), int(host_gib * _BYTES_PER_GIB), cache_folder
     )
-    options = pair_verbs._options(max_size, crops, symmetric, top_k, seed)
+    options = pair_verbs._options(
+        max_size, crops, precision, seed, symmetric=symmetric, top_k=top_k
+    )
     matcher = pair_verbs.load_matcher(model, device, options)
     with MatchStore.resume(
         out, photographs, matcher.info, options, pointmaps=pointmaps.value

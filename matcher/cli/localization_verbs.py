@@ -13,7 +13,17 @@ import typer
 from matcher import Matcher
 from matcher.cli import pair_verbs
 from matcher.cli.app import EXIT_NO_ANSWER, app, fail, progress_bar, say, write_json
-from matcher.cli.pair_verbs import AsJson, CropChoice, Crops, Device, Draw, ModelName, Seed
+from matcher.cli.pair_verbs import (
+    AsJson,
+    CropChoice,
+    Crops,
+    Device,
+    Draw,
+    ModelName,
+    PrecisionChoice,
+    PrecisionName,
+    Seed,
+)
 from matcher.drawing import check_picture_path
 from matcher.errors import InputError
 from matcher.geometry.camera import parse_camera
@@ -137,6 +147,7 @@ def localize(
         int, typer.Option(help="Long side of the network's view, pixels.")
     ] = default_pair_options().max_size,
     crops: CropChoice = Crops.auto,
+    precision: PrecisionChoice = PrecisionName.float32,
     draw: Draw = None,
     device: Device = None,
     seed: Seed = 0,
@@ -144,7 +155,9 @@ def localize(
 ) -> None:
     """Find where a photograph, or each of a list, was taken in a map."""
     _check_arguments(query, queries, camera, images, out, draw)
-    pair = dataclasses.replace(default_pair_options(), max_size=max_size, crops=crops.value)
+    pair = dataclasses.replace(
+        default_pair_options(), max_size=max_size, crops=crops.value, precision=precision.value
+    )
     options = LocalizationOptions(
         num_references=references, pair=pair, max_error=max_error, seed=seed
     )

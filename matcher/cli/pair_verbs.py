@@ -45,6 +45,13 @@ class Crops(str, Enum):
     never = "never"
 
 
+class PrecisionName(str, Enum):
+    """What the network multiplies in."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
 class Estimator(str, Enum):
     """The robust estimator of the pose."""
 
@@ -62,6 +69,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Draw = Annotated[Path | None, typer.Option(help="Write a picture of the matches.")]
 MaxSize = Annotated[int, typer.Option(help="Long side of the network's view, pixels.")]
 CropChoice = Annotated[Crops, typer.Option(help="Match again in crops at full resolution.")]
+PrecisionChoice = Annotated[
+    PrecisionName, typer.Option(help="bfloat16 is faster on CUDA and on processors with AMX.")
+]
 Symmetric = Annotated[
     bool, typer.Option("--symmetric", help="Look both ways: slower, the order is all one.")
 ]
@@ -80,10 +90,18 @@ def load_matcher(model: str, device: str | None, options: PairOptions) -> Matche
 
 
 def _options(
-    max_size: int, crops: Crops, symmetric: bool, top_k: int | None, seed: int
+    max_size: int,
+    crops: Crops,
+    precision: PrecisionName,
+    seed: int,
+    *,
+    symmetric: bool,
+    top_k: int | None = None,
 ) -> PairOptions:
     matching = MatchingOptions(symmetric=symmetric, top_k=top_k, seed=seed)
-    return PairOptions(matching=matching, max_size=max_size, crops=crops.value)
+    return PairOptions(
+        matching=matching, max_size=max_size, crops=crops.value, precision=precision.value
+    )
 
 
 def _check_npz_path(path: Path | None) -> None:
@@ -117,6 +135,7 @@ def match(
     max_size: MaxSize = 512,
     crops: CropChoice = Crops.auto,
     symmetric: Symmetric = False,
+    precision: PrecisionChoice = PrecisionName.float32,
     top_k: TopK = None,
     device: Device = None,
     seed: Seed = 0,
@@ -127,7 +146,8 @@ def match(
     With --json the matches themselves are in the object, unless --out takes them.
     """
     _check_outputs(out, draw)
-    matcher = load_matcher(model, device, _options(max_size, crops, symmetric, top_k, seed))
+    options = _options(max_size, crops, precision, seed, symmetric=symmetric, top_k=top_k)
+    matcher = load_matcher(model, device, options)
     pair = matcher.match(image0, image1)
     if out is not None:
         pair.save(out)
@@ -190,6 +210,7 @@ def pose(
     max_size: MaxSize = 512,
     crops: CropChoice = Crops.auto,
     symmetric: Symmetric = False,
+    precision: PrecisionChoice = PrecisionName.float32,
     device: Device = None,
     seed: Seed = 0,
     as_json: AsJson = False,
@@ -201,7 +222,8 @@ def pose(
     choices = RelativePoseOptions(
         estimator=estimator.value, max_epipolar_error_px=threshold, seed=seed
     )
-    matcher = load_matcher(model, device, _options(max_size, crops, symmetric, None, seed))
+    options = _options(max_size, crops, precision, seed, symmetric=symmetric)
+    matcher = load_matcher(model, device, options)
     pair = matcher.match(image0, image1)
     answer = pair.relative_pose(known0, known1, options=choices)
     if draw is not None:

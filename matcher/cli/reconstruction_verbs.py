@@ -32,6 +32,8 @@ from matcher.cli.pair_verbs import (
     Device,
     MaxSize,
     ModelName,
+    PrecisionChoice,
+    PrecisionName,
     Seed,
 )
 from matcher.errors import InputError, MissingDependencyError
@@ -101,6 +103,7 @@ def reconstruct(
     model: ModelName = "small",
     max_size: MaxSize = 512,
     crops: CropChoice = Crops.never,
+    precision: PrecisionChoice = PrecisionName.float32,
     device: Device = None,
     seed: Seed = 0,
     as_json: AsJson = False,
@@ -116,9 +119,8 @@ def reconstruct(
     known = _known_cameras(camera, cameras, photographs)
     named = None if pairs is None else _named_pairs(pairs, photographs)
     _make_folder(out)
-    matcher = pair_verbs.load_matcher(
-        model, device, pair_verbs._options(max_size, crops, True, None, seed)
-    )
+    options = pair_verbs._options(max_size, crops, precision, seed, symmetric=True)
+    matcher = pair_verbs.load_matcher(model, device, options)
     if mapper is None:
         with progress_bar("reconstructing") as report:
             found = reconstruct_photographs(

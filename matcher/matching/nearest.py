@@ -109,11 +109,11 @@ class TorchNearest:
     def _best_rows(self, queries: Tensor) -> Tensor:
         """(M,) the first of the best rows for each query."""
         block_queries, block_rows = self._block_shape()
-        parts, blocks = queries.split(block_queries), self._scored.split(block_rows)
+        parts, blocks = torch.split(queries, block_queries), torch.split(self._scored, block_rows)
         if len(blocks) == 1:
             return torch.cat([self._score(part, blocks[0]).argmax(dim=1) for part in parts])
         best = queries.new_empty(len(blocks), len(queries))
-        for part, maxima in zip(parts, best.split(block_queries, dim=1), strict=True):
+        for part, maxima in zip(parts, torch.split(best, block_queries, dim=1), strict=True):
             for block, maximum in zip(blocks, maxima, strict=True):
                 torch.amax(self._score(part, block), dim=1, out=maximum)
         return self._rows_in(blocks, queries, best.argmax(dim=0))
@@ -123,7 +123,7 @@ class TorchNearest:
         order = torch.argsort(block)
         counts = torch.bincount(block, minlength=len(blocks)).tolist()
         row = torch.empty_like(block)
-        for number, members in enumerate(order.split(counts)):
+        for number, members in enumerate(torch.split(order, counts)):
             if len(members):
                 inside = self._score(queries[members], blocks[number]).argmax(dim=1)
                 row[members] = inside + number * len(blocks[0])

@@ -33,8 +33,8 @@ def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     if query.device.type == "cpu" and torch.is_grad_enabled() and query.requires_grad:
         # On a CPU, forward and backward of the fused kernels take two to three times as long as
         # these products: one recomputes the attention, the other leaves bfloat16.
-        scores = (query * query.shape[-1] ** -0.5) @ key.mT
-        return scores.softmax(dim=-1) @ value
+        scores = torch.matmul(query * query.shape[-1] ** -0.5, key.mT)
+        return torch.matmul(scores.softmax(dim=-1), value)
     return F.scaled_dot_product_attention(query, key, value)
 
 

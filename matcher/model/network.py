@@ -53,6 +53,15 @@ class EncodedViews:
             None if self.pixels is None else self.pixels[rows],
         )
 
+    def float(self) -> EncodedViews:
+        """The same in float32."""
+        return EncodedViews(
+            self.tokens.float(),
+            self.grid,
+            tuple(level.float() for level in self.pyramid),
+            None if self.pixels is None else self.pixels.float(),
+        )
+
     @property
     def shape_key(self) -> Hashable:
         """Views with equal keys can be stacked."""

@@ -165,7 +165,7 @@ def _negatives(
     valid: npt.NDArray[np.bool_],
     shape: tuple[int, int],
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """(2 N, 2) pixels, N beside the N given ones and N anywhere, and which are clear of them all."""
+    """(2 N, 2) pixels, N beside the N given and N anywhere, and which are clear of them all."""
     height, width = shape
     angle = random.uniform(0, 2 * np.pi, len(pixels))
     radius = random.uniform(*_JITTER_PX, len(pixels))
@@ -173,15 +173,15 @@ def _negatives(
     beside = np.rint(pixels + offset).astype(np.int64)
     anywhere = random.integers(0, (width, height), size=pixels.shape)
     chosen = np.concatenate([beside, anywhere])
-    inside = ((chosen >= 0) & (chosen < (width, height))).all(axis=1)
-    inside[: len(pixels)] &= valid
+    usable = np.concatenate([valid, np.ones_like(valid)])
+    usable &= ((chosen >= 0) & (chosen < (width, height))).all(axis=1)
     chosen = np.clip(chosen, 0, (width - 1, height - 1))
     if not valid.any():
         return chosen, np.zeros(len(chosen), dtype=np.bool_)
     free = np.ones(shape, dtype=np.uint8)
     free[pixels[valid, 1], pixels[valid, 0]] = 0
     distance = cv2.distanceTransform(free, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    return chosen, inside & (distance[chosen[:, 1], chosen[:, 0]] >= _CLEAR_PX)
+    return chosen, usable & (distance[chosen[:, 1], chosen[:, 0]] >= _CLEAR_PX)
 
 
 def collate(samples: Sequence[TrainingSample]) -> TrainingBatch:

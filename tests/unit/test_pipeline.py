@@ -440,3 +440,16 @@ def test_options_survive_json():
 def test_a_device_that_is_not_here(device):
     with pytest.raises(InputError, match="device: expected a device of this machine"):
         Matcher.from_pretrained("small", device=device)
+
+
+def test_an_encoding_made_in_one_precision_is_decoded_in_the_other(untrained) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    coarse = PairOptions(max_size=96, crops="never", precision="bfloat16")
+    encoded = Matcher(untrained.network, untrained.info, coarse).encode(pixels)
+    assert encoded.encoded.tokens.dtype == torch.float32
+    assert untrained.match(encoded, encoded).pointmaps.points0.dtype == np.float32
+
+
+def test_a_precision_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(InputError, match="precision: expected float32 or bfloat16"):
+        PairOptions(precision="float16")

@@ -148,6 +148,18 @@ def test_double_precision_copy(network):
     torch.testing.assert_close(precise.output1.points.float(), single.output1.points, **CLOSE)
 
 
+def test_attention_is_the_same_with_and_without_gradients():
+    network = TwoViewNetwork(ModelConfig.tiny()).eval()
+    pixels0, pixels1 = torch.randn(2, 1, 3, 64, 96).clamp(-1, 1).unbind()
+    learning = network(pixels0, pixels1)
+    with torch.no_grad():
+        fused = network(pixels0, pixels1)
+    assert learning.output1.descriptors.requires_grad
+    for one, other in ((learning.output0, fused.output0), (learning.output1, fused.output1)):
+        torch.testing.assert_close(one.points, other.points, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(one.descriptors, other.descriptors, rtol=1e-4, atol=1e-5)
+
+
 def test_gradients_reach_every_parameter_that_is_used():
     torch.manual_seed(0)
     network = TwoViewNetwork(ModelConfig.tiny())
