@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -14,7 +15,14 @@ from torch import Tensor
 from matcher.checkpoints import CheckpointInfo
 from matcher.encoded_images import EncodedImage
 from matcher.errors import InputError
-from matcher.images import ImageSource, RgbArray, crop_view, prepare_view, read_image
+from matcher.images import (
+    ImageSource,
+    RgbArray,
+    crop_view,
+    exif_focal,
+    prepare_view,
+    read_image,
+)
 from matcher.matching import (
     CropBox,
     CropPair,
@@ -120,6 +128,7 @@ class PairInference:
             mask=welcome,
             name=argument,
         )
+        view = dataclasses.replace(view, exif_focal=exif_focal(image))
         return EncodedImage(pixels, view, self._encode_views([view], options)[0], welcome)
 
     @torch.inference_mode()

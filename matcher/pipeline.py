@@ -27,6 +27,7 @@ from matcher.pair_inference import CropSource, PairAnswer, PairInference, why_ho
 from matcher.pair_records import PairRecord
 from matcher.photographs import Photographs
 from matcher.results import PairResult
+from matcher.structures import View
 from matcher.view_matching import PairOptions
 
 __all__ = ["EncodedImage", "Matcher", "PairOptions"]
@@ -143,7 +144,8 @@ class Matcher:
         encoded1 = self.encode(image1, mask=mask1, options=options, argument="image1")
         answer = self._match_encoded(encoded0, encoded1, options)
         seconds = time.perf_counter() - started
-        return self._result(answer, encoded0.image, encoded1.image, seconds)
+        photographs = encoded0.image, encoded1.image
+        return self._result(answer, photographs, (encoded0.view, encoded1.view), seconds)
 
     def _match_encoded(
         self, image0: EncodedImage, image1: EncodedImage, options: PairOptions
@@ -162,17 +164,22 @@ class Matcher:
         )
 
     def _result(
-        self, answer: PairAnswer, image0: RgbArray, image1: RgbArray, seconds: float
+        self,
+        answer: PairAnswer,
+        photographs: tuple[RgbArray, RgbArray],
+        views: tuple[View, View],
+        seconds: float,
     ) -> PairResult:
         return PairResult(
             matches=answer.matches,
-            image0=image0,
-            image1=image1,
+            image0=photographs[0],
+            image1=photographs[1],
             info=self.info,
             pointmaps=answer.pointmaps,
             reason=answer.reason,
             seconds=seconds,
             overlap_score=answer.overlap_score,
+            exif_focals=(views[0].exif_focal, views[1].exif_focal),
         )
 
     def match_pairs(
@@ -215,7 +222,7 @@ class Matcher:
                 if pair.answer is None:
                     assert pair.error is not None
                     raise pair.error
-                yield self._result(pair.answer, *pair.photographs(), pair.seconds)
+                yield self._result(pair.answer, pair.photographs(), pair.views, pair.seconds)
 
     def match_records(
         self,

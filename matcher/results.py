@@ -106,6 +106,7 @@ class PairResult:
         seconds: wall-clock time of reading, encoding and matching.
         overlap_score: probability that both photographs show a common place; ``None`` where the
             model's confidence was never calibrated, or nothing could be matched.
+        exif_focals: focal lengths that the photographs' files tell, pixels, or ``None`` each.
     """
 
     matches: Matches
@@ -116,6 +117,7 @@ class PairResult:
     reason: str | None
     seconds: float
     overlap_score: float | None = None
+    exif_focals: tuple[float | None, float | None] = (None, None)
 
     def __len__(self) -> int:
         return len(self.matches)
@@ -154,8 +156,8 @@ class PairResult:
     ) -> RelativePose:
         """Where the second camera stood relative to the first.
 
-        The solver follows from what is known: both cameras, one, or none (then the focals come
-        from the pointmaps and the matches).
+        The solver follows from what is known: both cameras, one, or none. A focal that is not given
+        comes from the photograph's EXIF tags, or from its pointmap and the matches.
 
         Args:
             camera0: intrinsics of photograph 0, in its own pixels.
@@ -170,7 +172,7 @@ class PairResult:
             return RelativePose.none(len(self), self.reason)
         keypoints0 = self.keypoints0.numpy().astype(np.float64)
         keypoints1 = self.keypoints1.numpy().astype(np.float64)
-        maps = self.pointmaps
+        maps, (focal0, focal1) = self.pointmaps, self.exif_focals
         if maps is None:
             return estimate_relative_pose(
                 keypoints0,
@@ -181,6 +183,8 @@ class PairResult:
                 size1=self.size1,
                 options=options,
                 confidence=self.confidence.numpy(),
+                focal0_guess=focal0,
+                focal1_guess=focal1,
             )
         own1 = maps.points1_in_camera1
         return estimate_relative_pose(
@@ -197,8 +201,8 @@ class PairResult:
             points1_in_camera1=(
                 None if own1 is None else _sample(own1, keypoints1, maps.original1_from_network)
             ),
-            focal0_guess=maps.focal0() if camera0 is None else None,
-            focal1_guess=maps.focal1() if camera1 is None else None,
+            focal0_guess=focal0 or (maps.focal0() if camera0 is None else None),
+            focal1_guess=focal1 or (maps.focal1() if camera1 is None else None),
             is_metric=self.info.is_metric,
         )
 

@@ -240,6 +240,7 @@ class View:
         mask: (H, W) bool, where matches are welcome (never in the padding), or ``None``: everywhere
             in the content.
         name: where the photograph came from, for messages.
+        exif_focal: focal length that the photograph's file tells, original pixels, or ``None``.
     """
 
     pixels: Tensor
@@ -248,6 +249,7 @@ class View:
     original_from_network: FloatArray
     mask: Tensor | None = None
     name: str = "image"
+    exif_focal: float | None = None
 
     def __post_init__(self) -> None:
         if self.pixels.ndim != 3 or self.pixels.shape[0] != 3:

@@ -32,6 +32,7 @@ class Collection:
         cameras: pinholes, known (without their distortion) or guessed.
         known_cameras: as given, or ``None``.
         known_poses: as given, or ``None``.
+        told_focals: of the photographs' files (EXIF), or ``None``.
         map_focals: of the pointmaps, or ``None``.
         grids: blocks of the photographs.
         views: the verified pairs.
@@ -42,6 +43,7 @@ class Collection:
     cameras: tuple[Camera, ...]
     known_cameras: tuple[Camera | None, ...]
     known_poses: tuple[Pose | None, ...]
+    told_focals: tuple[float | None, ...]
     map_focals: tuple[float | None, ...]
     grids: tuple[AnchorGrid, ...]
     views: tuple[TwoView, ...] = ()
@@ -85,6 +87,7 @@ class Collection:
             tuple(self.cameras[member] for member in members),
             tuple(self.known_cameras[member] for member in members),
             tuple(self.known_poses[member] for member in members),
+            tuple(self.told_focals[member] for member in members),
             tuple(self.map_focals[member] for member in members),
             tuple(self.grids[member] for member in members),
             tuple(views),
@@ -116,15 +119,21 @@ def make_collection(
     cameras: Mapping[str, Camera],
     poses: Mapping[str, Pose],
     options: SparseOptions,
+    focals: Mapping[str, float] | None = None,
 ) -> Collection:
-    """The photographs with what is known of them; focals that are not come from pointmaps.
+    """The photographs with what is known of them.
+
+    A focal that no camera gives is that of ``focals`` (EXIF), or of the photograph's pointmap, or
+    usual.
 
     Raises:
         InputError: a camera for photographs of another size.
     """
     pinholes, known = [], []
     map_focals = [None if view is None else view.focal() for view in observations.canonical]
-    for name, size, focal in zip(observations.names, observations.sizes, map_focals, strict=True):
+    told_focals = [(focals or {}).get(name) for name in observations.names]
+    guesses = [told or guess for told, guess in zip(told_focals, map_focals, strict=True)]
+    for name, size, focal in zip(observations.names, observations.sizes, guesses, strict=True):
         camera = cameras.get(name)
         if camera is not None and camera.size is not None and camera.size != size:
             raise InputError(
@@ -143,6 +152,7 @@ def make_collection(
         tuple(pinholes),
         tuple(known),
         tuple(poses.get(name) for name in observations.names),
+        tuple(told_focals),
         tuple(map_focals),
         tuple(make_grids(observations.sizes, observations.canonical, options.block_px)),
     )

@@ -4,7 +4,8 @@ A pair alone says little about two focals: its epipolar geometry fits many combi
 equally well, and noise decides. Many pairs together say more, because a photograph has one focal
 in all of them. So every pair is asked how well it can be explained at each combination of a coarse
 scale of focals, and the combination over all photographs with the least cost wins. What the
-network's pointmaps say counts as one more vote, and so does what photographs are usually like.
+network's pointmaps say counts as one more vote, what the photograph's own file says as a heavy one,
+and so does what photographs are usually like.
 The guess is good to a step of the scale; the fine stage does the rest.
 """
 
@@ -36,6 +37,8 @@ _TYPICAL, _TYPICAL_SPREAD, _TYPICAL_WEIGHT = 1.2, 0.6, 20.0
 """Focals of photographs: a log-normal distribution, and what it counts beside matches."""
 _VOTE_WEIGHT, _VOTE_SPREAD, _VOTE_CAP = 5.0, 0.15, 10.0
 """What the focal of a good pointmap counts, how far off it may be (logarithm), and the limit."""
+_TOLD_WEIGHT = 20.0
+"""What the focal in a photograph's file counts: tags are seldom wrong, but pictures are edited."""
 _TRIED, _COMPARED = 1_000, 300
 _MIN_SHARE, _MIN_COUNT = 0.15, 40
 _PAIRS_PER_IMAGE = 5
@@ -90,8 +93,8 @@ def with_matched_focals(
     for image, is_unknown in enumerate(unknown):
         if is_unknown:
             focal = _SCALE[labels[image]] * long_sides[image]
-            guess = collection.map_focals[image]
-            # The pointmap is finer than the scale, where the matches confirm it.
+            guess = collection.told_focals[image] or collection.map_focals[image]
+            # What the file or the pointmap says is finer than the scale, where matches confirm it.
             if guess is None or abs(np.log(guess / focal)) > np.log(_STEP):
                 cameras[image] = camera_from_focal(float(focal), collection.sizes[image])
     return replace(collection, cameras=tuple(cameras))
@@ -209,10 +212,13 @@ def _votes(collection: Collection, long_sides: FloatArray) -> FloatArray:
     """(N, S) cost of each focal of each photograph by itself."""
     usual = (np.log(_SCALE / _TYPICAL) / _TYPICAL_SPREAD) ** 2 / 2
     votes = np.tile(_TYPICAL_WEIGHT * usual, (len(collection), 1))
-    for image, focal in enumerate(collection.map_focals):
+    for image, (told, mapped) in enumerate(
+        zip(collection.told_focals, collection.map_focals, strict=True)
+    ):
+        focal, weight = (mapped, _VOTE_WEIGHT) if told is None else (told, _TOLD_WEIGHT)
         if focal is not None:
             off = np.log(_SCALE * long_sides[image] / focal) / _VOTE_SPREAD
-            votes[image] = _VOTE_WEIGHT * np.minimum(off**2, _VOTE_CAP)
+            votes[image] = weight * np.minimum(off**2, _VOTE_CAP)
     return votes
 
 

@@ -12,6 +12,7 @@ from matcher.alignment.pointmap import align_pointmaps
 from matcher.alignment.sparse import align_sparse
 from matcher.alignment.sparse_options import SparseOptions
 from matcher.errors import InputError
+from matcher.images import exif_focal
 from matcher.many_pairs import FailedPair
 from matcher.pair_records import PairRecord
 from matcher.pairing import complete_pairs, name_pairs
@@ -45,7 +46,8 @@ def reconstruct(
             once.
         pairs: names of the photographs to match, two by two, as ``Photographs`` names them; all
             pairs where ``None``, which suits some dozens of photographs.
-        cameras: by name, where known; kept as they are.
+        cameras: by name, where known; kept as they are. Of the others the focal starts from the
+            EXIF tags, where the file has any.
         poses: ``cam_from_world`` by name, where known; kept as they are.
         method: ``"sparse"`` aligns verified matches (MASt3R-SfM), ``"pointmaps"`` the network's
             pointmaps (DUSt3R), which must be good ones.
@@ -71,7 +73,8 @@ def reconstruct(
     named = _pairs(photographs, unique, repeated, pairs)
     failed: dict[str, str] = {}
     records = _matched(matcher, photographs, named, failed, progress)
-    found = _align(records, len(named), cameras, poses, method, options, progress)
+    focals = _told_focals(photographs, unique, cameras or {})
+    found = _align(records, len(named), cameras, poses, focals, method, options, progress)
     unregistered = {name: f"same file as {kept}" for name, kept in repeated.items()}
     for name in unique:
         if name not in found.names:
@@ -129,6 +132,14 @@ def _pairs(
     return list(chosen.values())
 
 
+def _told_focals(
+    photographs: Photographs, names: Sequence[str], cameras: Mapping[str, Camera]
+) -> dict[str, float]:
+    """Focals that the files of photographs without a camera tell, pixels."""
+    told = {name: exif_focal(photographs.path(name)) for name in names if name not in cameras}
+    return {name: focal for name, focal in told.items() if focal is not None}
+
+
 def _matched(
     matcher: Matcher,
     photographs: Photographs,
@@ -156,6 +167,7 @@ def _align(
     num_pairs: int,
     cameras: Mapping[str, Camera] | None,
     poses: Mapping[str, Pose] | None,
+    focals: Mapping[str, float],
     method: str,
     options: SparseOptions | PointmapOptions | None,
     progress: Callable[[int, int], None] | None,
@@ -164,7 +176,7 @@ def _align(
         pointmap_options = options if isinstance(options, PointmapOptions) else None
         found = align_pointmaps(records, cameras=cameras, poses=poses, options=pointmap_options)
     else:
-        found = align_sparse(records, cameras=cameras, poses=poses, options=options)
+        found = align_sparse(records, cameras=cameras, poses=poses, focals=focals, options=options)
     if progress is not None:
         progress(num_pairs + 1, num_pairs + 1)
     return found

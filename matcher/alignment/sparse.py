@@ -41,6 +41,7 @@ def align_sparse(
     *,
     cameras: Mapping[str, Camera] | None = None,
     poses: Mapping[str, Pose] | None = None,
+    focals: Mapping[str, float] | None = None,
     options: SparseOptions | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Reconstruction:
@@ -56,6 +57,8 @@ def align_sparse(
             unless the options ask for it, a principal point in the middle.
         poses: ``cam_from_world`` by name, where known; kept as they are. Two of them in different
             places give the world its scale.
+        focals: by name, pixels, where a photograph's file tells (``matcher.images.exif_focal``):
+            the start for cameras that are not known.
         options: thresholds.
         progress: is told (stages done, stages in all).
 
@@ -72,7 +75,7 @@ def align_sparse(
     tell = _Stages(progress)
     observations = gather_observations(records, options.block_px)
     tell("verification")
-    collection = make_collection(observations, cameras or {}, poses or {}, options)
+    collection = make_collection(observations, cameras or {}, poses or {}, options, focals)
     pairs = undistorted_pairs(observations.pairs, collection.known_cameras)
     collection = verify_pairs(with_matched_focals(collection, pairs, options), pairs, options)
     if not collection.views:

@@ -11,10 +11,9 @@ from matcher.alignment.collection import make_collection, undistorted_pairs
 from matcher.alignment.focals import with_matched_focals
 from matcher.alignment.observations import gather_observations
 from matcher.alignment.sparse_options import SparseOptions
-from matcher.colmap import import_pycolmap, quiet
-from matcher.errors import InputError, MissingDependencyError
+from matcher.errors import InputError
 from matcher.geometry.pixels import image_center
-from matcher.images import read_image
+from matcher.images import exif_focal, read_image
 from matcher.pair_records import PairRecord
 from matcher.photographs import Photographs
 from matcher.structures import Camera, ImageSize
@@ -51,8 +50,8 @@ def photograph_cameras(
 ) -> dict[str, PhotographCamera]:
     """The camera of every photograph that was matched or whose file can be read, sorted by name.
 
-    A focal is known, or stands in the file (EXIF, where pycolmap is installed), or is the one that
-    the matches of many pairs fit best (``matcher.alignment.focals``), or typical.
+    A focal is known, or stands in the file (EXIF), or is the one that the matches of many pairs fit
+    best (``matcher.alignment.focals``), or typical.
 
     Args:
         records: the pairs.
@@ -78,7 +77,7 @@ def photograph_cameras(
     for name, path in files.items():
         if name in found or name not in sizes:
             continue
-        focal = _focal_from_exif(path, sizes[name])
+        focal = exif_focal(path)
         if focal is not None:
             found[name] = PhotographCamera(_radial(focal, sizes[name]), sizes[name], False, True)
     trusted = {name: camera.camera for name, camera in found.items()}
@@ -111,22 +110,6 @@ def _sizes(records: Sequence[PairRecord], files: Mapping[str, Path]) -> dict[str
             with suppress(InputError):
                 sizes[name] = ImageSize(*read_image(path).shape[:2])
     return sizes
-
-
-def _focal_from_exif(path: Path, size: ImageSize) -> float | None:
-    try:
-        pycolmap = import_pycolmap("reading focals from EXIF")
-    except MissingDependencyError:
-        return None
-    try:
-        with quiet(pycolmap):
-            camera = pycolmap.infer_camera_from_image(str(path))
-    except Exception:  # pycolmap raises whatever its checks and streams throw
-        return None
-    # A file that was stored turned has its sides exchanged; its focal is the same.
-    if sorted((camera.width, camera.height)) != sorted((size.width, size.height)):
-        return None
-    return float(camera.mean_focal_length()) if camera.has_prior_focal_length else None
 
 
 def _matched_focals(

@@ -5,8 +5,8 @@ known                       method              what it does
 ==========================  ==================  ==============================================
 both cameras                essential           5-point LO-RANSAC, or MAGSAC++
 one camera                  essential           the other focal: its guess, else the same lens
-focals from pointmaps       essential           5-point with those focals; the shared-focal
-                                                answer instead where clearly more matches agree
+focals from EXIF or         essential           5-point with those focals; the shared-focal
+pointmaps                                       answer instead where clearly more matches agree
 nothing                     shared_focal        6-point LO-RANSAC
 pointmaps (on request)      pnp, procrustes     image 1 against the points of image 0
 ==========================  ==================  ==============================================
@@ -89,7 +89,7 @@ def estimate_relative_pose(
         points0: (M, 3) pointmap at the keypoints of image 0, in camera 0's frame.
         points1: (M, 3) pointmap at the keypoints of image 1, in camera 0's frame too.
         points1_in_camera1: (M, 3) the same in camera 1's frame; ``"procrustes"`` needs it.
-        focal0_guess: focal of image 0 from its pointmap, original pixels.
+        focal0_guess: focal of image 0 from its file or its pointmap, original pixels.
         focal1_guess: the same for image 1.
         is_metric: the pointmaps are in metres; then the translation is too.
 

@@ -100,6 +100,24 @@ def test_focals_are_found_from_matches_alone() -> None:
         assert image.camera.principal_point == CAMERA.principal_point
 
 
+def test_a_focal_that_the_file_tells_helps_where_matches_say_little() -> None:
+    scene = Hills.on_arc((0.0, 6.0))
+    told = dict.fromkeys(("0.jpg", "1.jpg"), 520.0)
+    with_told = align_sparse(scene.records(noise_px=0.5), focals=told)
+    without = align_sparse(scene.records(noise_px=0.5))
+    for image in with_told.images:
+        assert image.camera.focals[0] == pytest.approx(520, rel=0.02)
+    assert without.images[0].camera.focals[0] > 1.15 * 520
+
+
+def test_a_wrong_focal_in_a_file_is_overruled_by_matches() -> None:
+    scene = Hills.on_arc((0.0, 9.0, 18.0))
+    told = {f"{image}.jpg": 1040.0 for image in range(3)}
+    found = align_sparse(scene.records(noise_px=0.5), focals=told)
+    for image in found.images:
+        assert image.camera.focals[0] == pytest.approx(520, rel=0.03)
+
+
 def test_wrong_matches_do_no_harm() -> None:
     found = align_sparse(ARC.records(wrong=0.3, seed=3), cameras=ARC.cameras())
     rotation, direction = errors(found, ARC)
