@@ -12,7 +12,9 @@ the visible tenth, and a learned token stands for the rest before the decoder.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -52,7 +54,10 @@ class CompletionTerms:
     Attributes:
         total: what to minimise, ().
         num_patches: hidden patches, ().
+        JUDGED_ON: what weighs the total where steps are averaged.
     """
+
+    JUDGED_ON: ClassVar[Mapping[str, str]] = {"total": "num_patches"}
 
     total: Tensor
     num_patches: Tensor

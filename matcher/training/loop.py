@@ -6,10 +6,10 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from matcher.training.config import RunConfig, Stage
 from matcher.training.datasets import PairStream, make_loader
 from matcher.training.distributed import World, prepared
 from matcher.training.interrupts import Interrupted, StopWish, stop_wishes
-from matcher.training.reports import StepReport, report_record
+from matcher.training.reports import StepReport, detached, mean_terms, report_record
 from matcher.training.samples import TrainingBatch
 from matcher.training.state import LAST_NAME, TrainingState, freeze, save_state
 from matcher.training.steps import set_learning_rate, update
@@ -46,7 +46,9 @@ Listener = Callable[[StepReport[Any, Any]], None]
 
 
 class Terms(Protocol):
-    """The losses of a batch: a dataclass of scalar tensors."""
+    """The losses of a batch: a dataclass of scalar tensors, the counts among them integers."""
+
+    JUDGED_ON: ClassVar[Mapping[str, str]]
 
     @property
     def total(self) -> Tensor:
@@ -163,6 +165,7 @@ class Loop(Generic[NetworkT]):
         self.before = state.seconds
         self.started = self.saved = self.validated = self.now()
         self.reported = (time.monotonic(), state.pairs)
+        self.unreported: list[Terms] = []
         self.is_whole = True
         self.said: set[str] = set()
 
@@ -205,7 +208,7 @@ class Loop(Generic[NetworkT]):
     def _steps(
         self, stream: PairStream, batches: Iterator[TrainingBatch], wish: StopWish
     ) -> tuple[Terms | None, int]:
-        """The losses of the last step (``None``: there was none), and why no other followed."""
+        """The losses since the last line, ``None`` without a step, and why no other followed."""
         config, state = self.config, self.state
         forward: Callable[..., Any] | None = None
         terms: Terms | None = None
@@ -231,6 +234,7 @@ class Loop(Generic[NetworkT]):
             terms = self.objective.loss(
                 state.network, batch, config.stages[index], state.step, forward
             )
+            self.unreported.append(detached(terms))
             self.is_whole = False
             update(state, terms.total, config)
             state.step += 1
@@ -238,10 +242,12 @@ class Loop(Generic[NetworkT]):
             self._count_skipped(batch)
             self.is_whole = True
             if state.step % self.report_every == 0:
-                self._report(terms, rate)
+                self._report(rate)
             if self.now() - self.saved > 60 * config.checkpoint_minutes:
                 self._save()
-        return None if terms is None else self.world.together(terms), reason
+        if terms is None:
+            return None, reason
+        return self.world.together(mean_terms(self.unreported or [detached(terms)])), reason
 
     def _count_skipped(self, batch: TrainingBatch) -> None:
         self.state.skipped += len(batch.skipped)
@@ -258,8 +264,9 @@ class Loop(Generic[NetworkT]):
         progress = self.config.progress(state.step, seconds)
         return state.step, progress, seconds / 60, state.pairs, speed
 
-    def _report(self, terms: Terms, rate: float) -> None:
-        counters, terms = self._counters(), self.world.together(terms)
+    def _report(self, rate: float) -> None:
+        counters, terms = self._counters(), self.world.together(mean_terms(self.unreported))
+        self.unreported.clear()
         if not self.world.is_first:
             return
         due = self.now() - self.validated > 60 * self.config.validate_minutes

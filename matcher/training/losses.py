@@ -9,7 +9,9 @@ Without a valid pixel or correspondence a loss is 0, still attached to the graph
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -127,7 +129,15 @@ class LossTerms:
         matching_error: mean InfoNCE of the correspondences, not weighted.
         num_pixels: pixels counted in both views.
         num_matches: valid correspondences.
+        JUDGED_ON: which of the counts weighs a part where steps are averaged.
     """
+
+    JUDGED_ON: ClassVar[Mapping[str, str]] = {
+        "pointmap": "num_pixels",
+        "pointmap_error": "num_pixels",
+        "matching": "num_matches",
+        "matching_error": "num_matches",
+    }
 
     total: Tensor
     pointmap: Tensor
