@@ -159,13 +159,15 @@ class PairStream(IterableDataset[TrainingBatch]):
 
 
 def _prepare_worker() -> None:
-    """One thread, below the training process, and deaf to Ctrl-C."""
+    """One thread, below the training process, and deaf to Ctrl-C and SIGTERM."""
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     if hasattr(os, "nice"):
         os.nice(5)  # the training process waits at every barrier when it is interrupted
-    # Ctrl-C reaches the whole group; the training process decides when its workers end.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Both may reach the whole group; the training process decides when its workers end. One that
+    # died earlier would raise an error there, in the middle of whatever the step is doing.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _check_points(sample: TrainingSample) -> None:

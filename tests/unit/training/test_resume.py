@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -179,3 +183,26 @@ def test_processor_time_is_another_clock(toy: Make, tmp_path: Path) -> None:
     state_ = train(toy(clock="cpu", max_minutes=0.01), tmp_path)
     assert state_.step >= 1
     assert state_.seconds >= 0.6
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux alone")
+def test_a_signal_to_the_whole_group_ends_the_step_and_not_the_workers(
+    toy: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update = loop.update
+
+    def interrupted(state: Any, *rest: Any) -> bool:
+        if state.step == 1:
+            workers = multiprocessing.active_children()
+            assert len(workers) == 1
+            # From outside: torch takes a signal of the training process itself for its own.
+            subprocess.run(["kill", "-TERM", str(workers[0].pid), str(os.getpid())], check=True)
+            time.sleep(0.3)  # the death of a worker would be an error here
+        return update(state, *rest)
+
+    monkeypatch.setattr(loop, "update", interrupted)
+    config = toy(max_minutes=60.0, num_workers=1)
+    with pytest.raises(Interrupted, match="stopped after step 2"):
+        train(config, tmp_path)
+    assert load_state(tmp_path / "last.pt", config).step == 2
+    assert multiprocessing.active_children() == []
