@@ -129,7 +129,7 @@ class PosedDepth:
                 continue
             common = int(random.integers(4)) if random.random() < 0.1 else 0
             views = []
-            smallest = smallest_windows(random, usual=0.8, close_up=0.4)
+            smallest = smallest_windows(random, usual=0.9, close_up=0.4)
             centred = random.random() < _CENTRED_SHARE
             for index, least in zip(pair, smallest, strict=True):
                 extra = int(random.integers(4)) if turns_one and random.random() < 0.05 else 0
