@@ -103,7 +103,7 @@ class CellNearest:
         """See :class:`~matcher.matching.nearest.NearestNeighbour`."""
         index = torch.empty(len(queries), dtype=torch.int64, device=queries.device)
         similarity = queries.new_empty(len(queries))
-        hopeless = torch.zeros(len(queries), dtype=torch.bool, device=queries.device)
+        hopeless = torch.ones(len(queries), dtype=torch.bool, device=queries.device)
         num_blocks = -(-len(queries) // _QUERY_BLOCK)
         for block in range(num_blocks):
             # Every block is a sample of all queries: if the bound helps few of it, it helps few.
@@ -111,8 +111,6 @@ class CellNearest:
             bound = None if lower_bound is None else lower_bound[rows]
             index[rows], similarity[rows], hopeless[rows] = self._query_block(queries[rows], bound)
             if float(hopeless[rows].float().mean()) > _MOSTLY:
-                for later in range(block + 1, num_blocks):
-                    hopeless[later::num_blocks] = True
                 break
         # All at once: a complete comparison of a handful costs as much as one of a hundred.
         rest = torch.nonzero(hopeless)[:, 0]

@@ -45,7 +45,7 @@ def plot_log(log: str | os.PathLike[str], picture: str | os.PathLike[str]) -> No
     for axis, name in zip(axes, losses, strict=False):
         values = [_drawn(record["losses"], name) for record in records]
         axis.plot(minutes, values, linewidth=0.5, marker=".", markersize=4)
-        axis.set_title(f"{_LOSS_TITLES[name]}")
+        axis.set_title(_LOSS_TITLES[name])
     measured = [record for record in records if record.get("validation")]
     validation = axes[1] if completes else axes[2]
     for name in measures:
