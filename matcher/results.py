@@ -173,20 +173,15 @@ class PairResult:
         keypoints0 = self.keypoints0.numpy().astype(np.float64)
         keypoints1 = self.keypoints1.numpy().astype(np.float64)
         maps, (focal0, focal1) = self.pointmaps, self.exif_focals
-        if maps is None:
-            return estimate_relative_pose(
-                keypoints0,
-                keypoints1,
-                camera0=camera0,
-                camera1=camera1,
-                size0=self.size0,
-                size1=self.size1,
-                options=options,
-                confidence=self.confidence.numpy(),
-                focal0_guess=focal0,
-                focal1_guess=focal1,
-            )
-        own1 = maps.points1_in_camera1
+        points0 = points1 = points1_in_camera1 = None
+        if maps is not None:
+            points0 = _sample(maps.points0, keypoints0, maps.original0_from_network)
+            points1 = _sample(maps.points1, keypoints1, maps.original1_from_network)
+            own1 = maps.points1_in_camera1
+            if own1 is not None:
+                points1_in_camera1 = _sample(own1, keypoints1, maps.original1_from_network)
+            focal0 = focal0 or (maps.focal0() if camera0 is None else None)
+            focal1 = focal1 or (maps.focal1() if camera1 is None else None)
         return estimate_relative_pose(
             keypoints0,
             keypoints1,
@@ -196,14 +191,12 @@ class PairResult:
             size1=self.size1,
             options=options,
             confidence=self.confidence.numpy(),
-            points0=_sample(maps.points0, keypoints0, maps.original0_from_network),
-            points1=_sample(maps.points1, keypoints1, maps.original1_from_network),
-            points1_in_camera1=(
-                None if own1 is None else _sample(own1, keypoints1, maps.original1_from_network)
-            ),
-            focal0_guess=focal0 or (maps.focal0() if camera0 is None else None),
-            focal1_guess=focal1 or (maps.focal1() if camera1 is None else None),
-            is_metric=self.info.is_metric,
+            points0=points0,
+            points1=points1,
+            points1_in_camera1=points1_in_camera1,
+            focal0_guess=focal0,
+            focal1_guess=focal1,
+            is_metric=maps is not None and self.info.is_metric,
         )
 
     def draw(
