@@ -73,7 +73,8 @@ def reconstruct(
     named = _pairs(photographs, unique, repeated, pairs)
     failed: dict[str, str] = {}
     records = _matched(matcher, photographs, named, failed, progress)
-    focals = _told_focals(photographs, unique, cameras or {})
+    # Pointmaps bring their own focals.
+    focals = _told_focals(photographs, unique, cameras or {}) if method == "sparse" else {}
     found = _align(records, len(named), cameras, poses, focals, method, options, progress)
     unregistered = {name: f"same file as {kept}" for name, kept in repeated.items()}
     for name in unique:
