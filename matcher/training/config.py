@@ -191,12 +191,14 @@ class TrainConfig(RunConfig):
 
     Attributes:
         matching_weight, pointmap_weight: the two losses; a stage may have its own.
+        ray_weight: of the rays of view 0 within the pointmap loss; a stage may have its own.
         match_alpha: reward for confident descriptors.
         temperature: of InfoNCE.
     """
 
     matching_weight: float = 1.0
     pointmap_weight: float = 0.5
+    ray_weight: float = 0.0
     match_alpha: float = 1.0
     temperature: float = 0.07
 
@@ -204,7 +206,7 @@ class TrainConfig(RunConfig):
         # Not super(): a dataclass with slots is another class than the one this method knows.
         RunConfig.__post_init__(self)
         _check_numbers(self, ("temperature",), above_zero=True)
-        _check_numbers(self, ("matching_weight", "pointmap_weight", "match_alpha"))
+        _check_numbers(self, ("matching_weight", "pointmap_weight", "ray_weight", "match_alpha"))
         for stage in self.stages:
             if {"encoder", "decoder", "heads"} <= set(stage.frozen):
                 raise InputError("stage frozen", "a part that learns", "all of them")
@@ -227,7 +229,8 @@ class PretrainConfig(RunConfig):
         for stage in self.stages:
             if {"encoder", "decoder"} <= set(stage.frozen):
                 raise InputError("stage frozen", "an encoder or a decoder that learns", "neither")
-            if stage.matching_weight is not None or stage.pointmap_weight is not None:
+            weights = (stage.matching_weight, stage.pointmap_weight, stage.ray_weight)
+            if any(weight is not None for weight in weights):
                 raise InputError("stage weights", "none in a pretraining", "a weight of matching")
 
 

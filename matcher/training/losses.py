@@ -43,6 +43,7 @@ from matcher.training.pointmap_losses import (
     PointmapTargets,
     mean_distance,
     pointmap_errors,
+    ray_errors,
 )
 
 __all__ = [
@@ -68,6 +69,7 @@ __all__ = [
     "mean_distance",
     "near_duplicates",
     "pointmap_errors",
+    "ray_errors",
     "total_loss",
 ]
 
@@ -123,7 +125,7 @@ class LossTerms:
 
     Attributes:
         total: what to minimise.
-        pointmap: confidence-weighted pointmap loss, before its weight.
+        pointmap: confidence-weighted pointmap loss and that of the rays, before their weight.
         matching: confidence-weighted matching loss, before its weight.
         pointmap_error: mean pixel error of view 0 plus that of view 1, not weighted.
         matching_error: mean InfoNCE of the correspondences, not weighted.
@@ -191,6 +193,9 @@ def total_loss(
     )
     pointmap = mean(_weighted(*views[0], alpha), errors.counted0)
     pointmap = pointmap + mean(_weighted(*views[1], alpha), errors.counted1)
+    if options.pointmap.ray_weight:
+        rays = mean(ray_errors(output0, targets), targets.valid0)
+        pointmap = pointmap + options.pointmap.ray_weight * rays
     error = mean(errors.error0, errors.counted0) + mean(errors.error1, errors.counted1)
     total = options.pointmap_weight * pointmap
     matching = matching_error = torch.zeros_like(total)

@@ -19,6 +19,7 @@ __all__ = [
     "PointmapTargets",
     "mean_distance",
     "pointmap_errors",
+    "ray_errors",
 ]
 
 Normalization = Literal["mean_distance_unless_metric", "mean_distance", "shift_and_scale"]
@@ -85,6 +86,9 @@ class PointmapLossOptions:
         sky_error: constant error of sky pixels without a point, which lowers their confidence;
             0 leaves them out.
         alpha: weight of the reward for confidence.
+        ray_weight: weight of the mean error of view 0's rays (``ray_errors``), whatever the
+            confidence. Where depth is uncertain the distance of points says little about their
+            direction, and the focal length read off a pointmap grows too long.
     """
 
     normalization: Normalization = "mean_distance_unless_metric"
@@ -92,6 +96,7 @@ class PointmapLossOptions:
     log_space: bool = False
     sky_error: float = 2.0
     alpha: float = 0.2
+    ray_weight: float = 0.0
 
     def __post_init__(self) -> None:
         known = ("mean_distance_unless_metric", "mean_distance", "shift_and_scale")
@@ -99,7 +104,9 @@ class PointmapLossOptions:
             "normalization", self.normalization in known, " or ".join(known), self.normalization
         )
         require("sky_error", 0 <= self.sky_error < math.inf, "a number >= 0", self.sky_error)
-        require("alpha", 0 <= self.alpha < math.inf, "a number >= 0", self.alpha)
+        for name in ("alpha", "ray_weight"):
+            weight = getattr(self, name)
+            require(name, 0 <= weight < math.inf, "a number >= 0", weight)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -186,6 +193,23 @@ def pointmap_errors(
     return PointmapErrors(error0, error1, counted0, counted1)
 
 
+def ray_errors(output0: DenseOutput, targets: PointmapTargets) -> Tensor:
+    """Distance between the unit rays of predicted and true points of view 0.
+
+    Only the lens decides where these rays point: not the scene, its scale or the other view.
+
+    Args:
+        output0: prediction for view 0, points (B, H, W, 3) in its own frame.
+        targets: the truth.
+
+    Returns:
+        (B, H, W) in [0, 2]; 0 where ``valid0`` is false.
+    """
+    predicted = precise(keep_where(output0.points, targets.valid0))
+    true = precise(keep_where(targets.points0, targets.valid0))
+    return lengths(_unit(predicted) - _unit(true))
+
+
 def _normalised(
     predicted: Tensor, true: Tensor, valid: Tensor, is_metric: Tensor, options: PointmapLossOptions
 ) -> tuple[Tensor, Tensor]:
@@ -229,6 +253,10 @@ def _without_shift(points: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     centre = _median(shifted, valid)
     spread = lengths(keep_where(shifted - centre[:, None], valid))
     return shifted, _median(spread, valid).clamp(min=_SMALLEST_SCALE)
+
+
+def _unit(points: Tensor) -> Tensor:
+    return points / lengths(points)[..., None].clamp(min=_SMALLEST_SCALE)
 
 
 def _compress(points: Tensor) -> Tensor:

@@ -16,7 +16,13 @@ import torch
 from matcher.errors import DatasetError
 from matcher.synthetic.pairs import overlap_matrix
 from matcher.training.manifest import PosedView, read_views
-from matcher.training.motion import ANY_MOTION, MAX_ATTEMPTS, Motion, rotation_degrees
+from matcher.training.motion import (
+    ANY_MOTION,
+    MAX_ATTEMPTS,
+    Motion,
+    focal_of,
+    rotation_degrees,
+)
 from matcher.training.photo_files import read_photo
 from matcher.training.posed_views import (
     CameraView,
@@ -88,6 +94,10 @@ def _choose_pair(
     shared = np.minimum(group.overlaps, group.overlaps.T)
     allowed = (shared >= low) & (shared <= high)
     allowed &= motion.allows_rotation(rotation_degrees(group.cam_from_world))
+    # A crop only lengthens a lens: a view that is too long already need not be tried.
+    lenses = zip(group.intrinsics, group.images, strict=True)
+    short = np.array([focal_of(k, image.shape[:2]) <= motion.focal[1] for k, image in lenses])
+    allowed &= short & short[:, None]
     np.fill_diagonal(allowed, False)
     candidates = np.argwhere(allowed)
     if not len(candidates):
@@ -141,6 +151,8 @@ class PosedDepth:
                 )
                 turned = turn_view(view, common + extra)
                 views.append(crop_view(random, turned, shape, smallest=least, centred=centred))
+            if not all(motion.allows_focal(focal_of(view.k, shape)) for view in views):
+                continue
             sample = sample_from_views(
                 random, views[0], views[1], num_matches, group.is_metric, self.source
             )

@@ -18,6 +18,15 @@ FREEZABLE_PARTS: Mapping[str, tuple[str, ...]] = {
     "encoder": ("encoder.",),
     "decoder": ("decoder.",),
     "heads": ("head0.", "head1."),
+    "features": (
+        *(
+            f"{head}.fused.{layer}"
+            for head in ("head0", "head1")
+            for layer in ("tokens.", "down.", "lateral.", "detail.", "refine.", "features_out.")
+        ),
+        "head0.local_features.",
+        "head1.local_features.",
+    ),
 }
 """Names of parts that a stage may freeze, and how their parameters' names begin."""
 
@@ -37,11 +46,13 @@ class Stage:
         image_size: side of a square training image, pixels; landscape and portrait shapes of about
             the same area (4:3) are mixed in.
         batch_size: pairs a step, of all processes together.
-        matching_weight, pointmap_weight: weights of the losses during the stage; ``None``: those of
-            the run.
+        matching_weight, pointmap_weight, ray_weight: weights of the losses during the stage;
+            ``None``: those of the run.
         motion: which pairs of posed views are drawn.
         frozen: parts of the network that do not learn: ``stem``, ``encoder`` (with its stem),
-            ``decoder``, ``heads``.
+            ``decoder``, ``heads``, ``features`` (what descriptors are read from: the layers of a
+            head that are not the pointmap's alone). With ``encoder``, ``decoder``
+            and ``features`` at rest pointmaps learn and descriptors stay the same to the bit.
     """
 
     until: float
@@ -49,6 +60,7 @@ class Stage:
     batch_size: int
     matching_weight: float | None = None
     pointmap_weight: float | None = None
+    ray_weight: float | None = None
     motion: Motion = ANY_MOTION
     frozen: tuple[str, ...] = ()
 
@@ -57,7 +69,7 @@ class Stage:
             raise InputError("stage until", "a share in (0, 1]", f"{self.until}")
         check_count("stage image_size", self.image_size, 32)
         check_count("stage batch_size", self.batch_size, 1)
-        for name in ("matching_weight", "pointmap_weight"):
+        for name in ("matching_weight", "pointmap_weight", "ray_weight"):
             weight = getattr(self, name)
             if weight is not None and not 0 <= weight < math.inf:
                 raise InputError(f"stage {name}", "a number >= 0", f"{weight}")

@@ -98,7 +98,7 @@ def loss_options(config: TrainConfig, stage: Stage | None = None) -> LossOptions
         "mean_distance_unless_metric" if config.model.is_metric else "mean_distance"
     )
     return LossOptions(
-        pointmap=PointmapLossOptions(normalization=normalization),
+        pointmap=PointmapLossOptions(normalization=normalization, ray_weight=weight("ray_weight")),
         matching=MatchingLossOptions(
             temperature=config.temperature,
             alpha=config.match_alpha,

@@ -27,6 +27,7 @@ from matcher.training.datasets import PairStream
 from matcher.training.manifest import write_correspondences
 from matcher.training.motion import Motion, rotation_degrees
 from matcher.training.posed_depth import ScenePool, _choose_pair
+from matcher.training.stages import FREEZABLE_PARTS
 from matcher.training.state import build_state, initial_network
 from matcher.training.steps import loss_options
 from matcher.training.train import train
@@ -97,6 +98,37 @@ def test_a_frozen_encoder_stays(toy: Make, matches_only: Path, tmp_path: Path) -
     assert state.network.encoder.norm.weight.grad is None
 
 
+def test_pointmaps_learn_and_descriptors_stay(toy: Make, tmp_path: Path) -> None:
+    stage = Stage(
+        1.0, 48, 2, matching_weight=0.0, ray_weight=3.0, frozen=("encoder", "decoder", "features")
+    )
+    config = toy(stages=(stage,), max_steps=3, max_minutes=60.0, ema_decay=0.0)
+    before = build_state(config).network.eval()
+    after = train(config, tmp_path / "out").average.eval()
+    views = torch.rand(2, 1, 3, 48, 48, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    with torch.no_grad():
+        old, new = before(*views), after(*views)
+    for one, other in ((old.output0, new.output0), (old.output1, new.output1)):
+        assert one.descriptors is not None
+        assert other.descriptors is not None
+        assert torch.equal(one.descriptors, other.descriptors)
+        assert torch.equal(one.descriptor_confidence, other.descriptor_confidence)
+        assert not torch.equal(one.points, other.points)
+
+
+@pytest.mark.parametrize("stem", ["convolutional", "patch"])
+def test_every_layer_of_a_head_is_named_once(stem: str) -> None:
+    """What may rest as ``features`` and what only pointmaps use make up a whole head."""
+    network = TwoViewNetwork(ModelConfig.tiny() if stem == "convolutional" else mast3r_like())
+    features = FREEZABLE_PARTS["features"]
+    names = [name for name, _ in network.named_parameters() if name.startswith(("head0", "head1"))]
+    rest = [name for name in names if not name.startswith(features)]
+    points = ".points." if stem == "patch" else ".fused.points_"
+    assert rest
+    assert all(points in name for name in rest)
+    assert len(rest) < len(names)
+
+
 def test_a_released_checkpoint_is_fine_tuned(
     toy: Make,
     matches_only: Path,
@@ -157,6 +189,7 @@ def test_stages_have_their_own_weights() -> None:
     assert loss_options(config).pointmap_weight == 0.5
     options = loss_options(config, stage)
     assert (options.matching_weight, options.pointmap_weight) == (1.0, 0.0)
+    assert loss_options(config, Stage(1.0, 64, 2, ray_weight=2.0)).pointmap.ray_weight == 2.0
     assert options.pointmap.normalization == "mean_distance"  # the usual model has no scale
 
 
@@ -185,6 +218,28 @@ def test_the_motion_of_a_stage_is_kept(pool: Path, motion: Motion) -> None:
     assert seen
 
 
+@pytest.mark.parametrize("focal", [(0.0, 1.0), (0.7, 10.0)])
+def test_the_lenses_of_a_stage_are_kept(pool: Path, focal: tuple[float, float]) -> None:
+    source = ScenePool([str(pool)])
+    for seed in range(10):
+        random = np.random.default_rng(seed)
+        sample = source.draw(random, (48, 64), 16, Motion(focal=focal))
+        assert sample.points0 is not None
+        assert sample.valid0 is not None
+        # x / z grows by 1 / f a column.
+        depth = np.where(sample.valid0, sample.points0[..., 2], 1.0)
+        ratio = sample.points0[..., 0] / depth
+        both = sample.valid0[:, 1:] & sample.valid0[:, :-1]
+        found = 1 / np.median(np.diff(ratio, axis=1)[both])
+        assert focal[0] * 0.999 <= found / 64 <= focal[1] * 1.001
+
+
+def test_a_lens_that_no_view_has_is_said(toy: Make) -> None:
+    config = toy(stages=(Stage(1.0, 48, 1, motion=Motion(focal=(900.0, 1000.0))),))
+    with pytest.raises(DatasetError, match=r"focal length 900 to 1000 long sides"):
+        PairStream(config).batch(0)
+
+
 def test_an_impossible_motion_is_said(toy: Make, pool: Path, monkeypatch: Any) -> None:
     config = toy(stages=(Stage(1.0, 48, 1, motion=Motion(overlap=(0.9999, 1.0))),))
     with pytest.raises(DatasetError, match=r"scenes: no two views .*\(overlap 0.9999 to 1, rot"):
@@ -196,6 +251,8 @@ def test_an_impossible_motion_is_said(toy: Make, pool: Path, monkeypatch: Any) -
     [
         {"frozen": ("tail",)},
         {"matching_weight": -1.0},
+        {"ray_weight": -1.0},
+        {"motion": {"focal": [2.0, 1.0]}},
         {"motion": {"overlap": [0.5, 0.2]}},
         {"motion": {"rotation_degrees": [0, 200]}},
         {"motion": {"overlap": 3}},

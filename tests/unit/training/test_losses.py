@@ -25,6 +25,7 @@ from matcher.training.losses import (
     mean_distance,
     near_duplicates,
     pointmap_errors,
+    ray_errors,
     total_loss,
 )
 
@@ -191,6 +192,61 @@ class TestPointmaps:
         mask = torch.ones(1, 1, 1)
         with pytest.raises(InputError, match="valid0: expected bool"):
             PointmapTargets(along_z(1), along_z(1), mask, mask.bool(), torch.tensor([True]))
+
+
+class TestRays:
+    """A grid of points of one camera, and the same points under another lens."""
+
+    @staticmethod
+    def points(focal: float, scale: float = 1.0) -> Tensor:
+        rows, columns = torch.meshgrid(torch.arange(-4.0, 5), torch.arange(-4.0, 5), indexing="ij")
+        depth = scale * (2 + 0.1 * columns + 0.2 * rows)
+        return torch.stack([columns * depth / focal, rows * depth / focal, depth], -1)[None]
+
+    def test_distance_along_a_ray_does_not_count(self) -> None:
+        truth = targets(self.points(5.0), self.points(5.0))
+        errors = ray_errors(output(self.points(5.0, scale=3.0)), truth)
+        torch.testing.assert_close(errors, torch.zeros(1, 9, 9))
+
+    def test_the_lens_does(self) -> None:
+        truth = targets(self.points(4.0), self.points(4.0))
+        errors = ray_errors(output(self.points(8.0)), truth)
+        # The pixel 4 columns off the axis: rays at 45 degrees and at atan(1/2).
+        expected = 2 * math.sin((math.pi / 4 - math.atan(0.5)) / 2)
+        assert errors[0, 4, 8].item() == pytest.approx(expected, abs=1e-6)
+        assert errors[0, 4, 4].item() == 0.0
+
+    def test_the_gradient_shortens_a_focal_that_is_too_long(self) -> None:
+        truth = targets(self.points(4.0), self.points(4.0))
+        factor = torch.ones((), requires_grad=True)
+        stretch = torch.stack([factor, factor, torch.ones(())])
+        torch.autograd.backward(ray_errors(output(self.points(6.0) * stretch), truth).sum())
+        assert factor.grad is not None
+        assert factor.grad < 0  # wider rays, a shorter focal
+
+    def test_what_is_not_known_reaches_neither_value_nor_gradient(self) -> None:
+        broken = self.points(4.0)
+        broken[:, :, :4] = math.nan
+        known = broken.isfinite().all(-1)
+        truth = PointmapTargets(broken, broken, known, known, torch.tensor([False]))
+        predicted = self.points(6.0).requires_grad_()
+        errors = ray_errors(output(predicted), truth)
+        torch.autograd.backward(errors.sum())
+        assert predicted.grad is not None
+        assert not errors[~known].any()
+        assert errors[known].any()
+        assert not predicted.grad[~known].any()
+        assert predicted.grad.isfinite().all()
+
+    def test_they_enter_the_loss_with_their_weight(self) -> None:
+        predicted0, predicted1, truth, matches = random_batch()
+        plain = total_loss(predicted0, predicted1, truth, matches)
+        options = LossOptions(PointmapLossOptions(ray_weight=3.0))
+        with_rays = total_loss(predicted0, predicted1, truth, matches, options)
+        rays = ray_errors(predicted0, truth)[truth.valid0].mean()
+        torch.testing.assert_close(with_rays.pointmap, plain.pointmap + 3 * rays.detach())
+        torch.testing.assert_close(with_rays.total, plain.total + 3 * rays)
+        assert with_rays.values().pointmap_error == plain.values().pointmap_error
 
 
 class TestConfidence:
