@@ -180,6 +180,7 @@ class Matcher:
             seconds=seconds,
             overlap_score=answer.overlap_score,
             exif_focals=(views[0].exif_focal, views[1].exif_focal),
+            quarter_turns1=answer.quarter_turns1,
         )
 
     def match_pairs(

@@ -107,6 +107,9 @@ class PairResult:
         overlap_score: probability that both photographs show a common place; ``None`` where the
             model's confidence was never calibrated, or nothing could be matched.
         exif_focals: focal lengths that the photographs' files tell, pixels, or ``None`` each.
+        quarter_turns1: by which photograph 1 was turned (counter-clockwise) to look like
+            photograph 0; see ``PairOptions.turns``. All pixels here are those of the photograph as
+            given.
     """
 
     matches: Matches
@@ -118,6 +121,7 @@ class PairResult:
     seconds: float
     overlap_score: float | None = None
     exif_focals: tuple[float | None, float | None] = (None, None)
+    quarter_turns1: int = 0
 
     def __len__(self) -> int:
         return len(self.matches)
@@ -273,6 +277,7 @@ class PairResult:
             "size1": list(self.image1.shape[:2]),
             "num_matches": len(self),
             "overlap_score": None if self.overlap_score is None else round(self.overlap_score, 6),
+            "quarter_turns1": self.quarter_turns1,
             "reason": self.reason,
             "model": self.info.name,
             "licence": self.info.licence,

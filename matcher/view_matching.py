@@ -36,6 +36,7 @@ __all__ = [
     "MatchEvidence",
     "PairOptions",
     "Precision",
+    "TurnMode",
     "ViewMatches",
     "credible_matches",
     "keep_best",
@@ -46,6 +47,7 @@ __all__ = [
 
 CropMode = Literal["auto", "always", "never"]
 Precision = Literal["float32", "bfloat16"]
+TurnMode = Literal["auto", "never"]
 _SMALLEST_CONFIDENCE = 1e-6
 
 
@@ -60,6 +62,9 @@ class PairOptions:
         crops: match again in overlapping crops at the photographs' own resolution: ``auto`` where
             they are larger than the view, ``always`` or ``never``.
         max_crops: most crop pairs.
+        turns: ``auto``: where both photographs show a common place and few matches are credible,
+            photograph 1 is also tried on its sides and upside down, and the best is taken.
+            Networks without a calibrated confidence cannot tell, and never try.
         subpixel: move each match between the pixels of image 1.
         precision: of the network's products; descriptors, pointmaps and the search stay float32.
             ``bfloat16`` is faster where the processor multiplies it (CUDA; Intel AMX).
@@ -69,16 +74,16 @@ class PairOptions:
     max_size: int = 512
     crops: CropMode = "auto"
     max_crops: int = 8
+    turns: TurnMode = "auto"
     subpixel: bool = True
     precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         if self.max_size < 32:
             raise InputError("max_size", "at least 32 pixels", f"{self.max_size}")
-        if self.crops not in get_args(CropMode):
-            raise InputError("crops", " or ".join(get_args(CropMode)), f"{self.crops!r}")
-        if self.precision not in get_args(Precision):
-            raise InputError("precision", " or ".join(get_args(Precision)), f"{self.precision!r}")
+        for name, choices in (("crops", CropMode), ("turns", TurnMode), ("precision", Precision)):
+            if getattr(self, name) not in get_args(choices):
+                raise InputError(name, " or ".join(get_args(choices)), f"{getattr(self, name)!r}")
         if self.max_crops < 1:
             raise InputError("max_crops", "at least 1", f"{self.max_crops}")
 
@@ -109,10 +114,22 @@ class BothWays:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ViewMatches:
-    """Matches in original pixels, and how surely both views show a common place."""
+    """Matches in original pixels, and how surely both views show a common place.
+
+    Attributes:
+        matches: all of them, credible or not.
+        overlap_score: probability of a common place; ``None`` without a calibration.
+        num_seeds: about how many pixels the search started from.
+    """
 
     matches: Matches
     overlap_score: float | None
+    num_seeds: int
+
+    @property
+    def expected_right(self) -> float:
+        """How many matches are right, if their confidence is a probability."""
+        return float(self.matches.confidence.double().sum())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -158,6 +175,7 @@ def match_views(
     return ViewMatches(
         merge_matches([joined], cell_px=(cells[0], cells[1])),
         sum(scores) / len(scores) if scores else None,
+        found.num_seeds,
     )
 
 
@@ -185,7 +203,7 @@ def _match_prediction(
         _original(keypoints1, view1),
         confidence.float().cpu(),
     )
-    return ViewMatches(matches, overlap)
+    return ViewMatches(matches, overlap, found.num_seeds)
 
 
 def match_evidence(

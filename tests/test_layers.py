@@ -31,7 +31,7 @@ ROWS: tuple[frozenset[str], ...] = tuple(
             {"matcher.matching"},
             {"matcher.drawing"},
             {"matcher.results"},
-            {"matcher.view_matching"},
+            {"matcher.view_matching", "matcher.turns"},
             {"matcher.pair_records"},
             {"matcher.encoded_images", "matcher.record_files", "matcher.store_folder"},
             {"matcher.encoding_cache"},

@@ -23,6 +23,8 @@ from matcher.cli.pair_verbs import (
     Seed,
     Symmetric,
     TopK,
+    TurnChoice,
+    Turns,
 )
 from matcher.collection_run import RunSummary, run_pairs
 from matcher.encoding_cache import MemoryLimits
@@ -139,6 +141,7 @@ def run(
     model: ModelName = "small",
     max_size: MaxSize = 512,
     crops: CropChoice = Crops.auto,
+    turns: TurnChoice = Turns.auto,
     symmetric: Symmetric = False,
     precision: PrecisionChoice = PrecisionName.float32,
     top_k: TopK = None,
@@ -168,7 +171,7 @@ def run(
         int(device_gib * _BYTES_PER_GIB), int(host_gib * _BYTES_PER_GIB), cache_folder
     )
     options = pair_verbs._options(
-        max_size, crops, precision, seed, symmetric=symmetric, top_k=top_k
+        max_size, crops, turns, precision, seed, symmetric=symmetric, top_k=top_k
     )
     matcher = pair_verbs.load_matcher(model, device, options)
     with MatchStore.resume(

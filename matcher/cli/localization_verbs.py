@@ -23,6 +23,8 @@ from matcher.cli.pair_verbs import (
     PrecisionChoice,
     PrecisionName,
     Seed,
+    TurnChoice,
+    Turns,
 )
 from matcher.drawing import check_picture_path
 from matcher.errors import InputError
@@ -147,6 +149,7 @@ def localize(
         int, typer.Option(help="Long side of the network's view, pixels.")
     ] = default_pair_options().max_size,
     crops: CropChoice = Crops.auto,
+    turns: TurnChoice = Turns.auto,
     precision: PrecisionChoice = PrecisionName.float32,
     draw: Draw = None,
     device: Device = None,
@@ -156,7 +159,11 @@ def localize(
     """Find where a photograph, or each of a list, was taken in a map."""
     _check_arguments(query, queries, camera, images, out, draw)
     pair = dataclasses.replace(
-        default_pair_options(), max_size=max_size, crops=crops.value, precision=precision.value
+        default_pair_options(),
+        max_size=max_size,
+        crops=crops.value,
+        turns=turns.value,
+        precision=precision.value,
     )
     options = LocalizationOptions(
         num_references=references, pair=pair, max_error=max_error, seed=seed

@@ -45,6 +45,13 @@ class Crops(str, Enum):
     never = "never"
 
 
+class Turns(str, Enum):
+    """When to try photograph 1 on its sides and upside down."""
+
+    auto = "auto"
+    never = "never"
+
+
 class PrecisionName(str, Enum):
     """What the network multiplies in."""
 
@@ -69,6 +76,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Draw = Annotated[Path | None, typer.Option(help="Write a picture of the matches.")]
 MaxSize = Annotated[int, typer.Option(help="Long side of the network's view, pixels.")]
 CropChoice = Annotated[Crops, typer.Option(help="Match again in crops at full resolution.")]
+TurnChoice = Annotated[
+    Turns, typer.Option(help="Try photograph 1 turned where little is found upright.")
+]
 PrecisionChoice = Annotated[
     PrecisionName, typer.Option(help="bfloat16 is faster on CUDA and on processors with AMX.")
 ]
@@ -92,6 +102,7 @@ def load_matcher(model: str, device: str | None, options: PairOptions) -> Matche
 def _options(
     max_size: int,
     crops: Crops,
+    turns: Turns,
     precision: PrecisionName,
     seed: int,
     *,
@@ -100,7 +111,11 @@ def _options(
 ) -> PairOptions:
     matching = MatchingOptions(symmetric=symmetric, top_k=top_k, seed=seed)
     return PairOptions(
-        matching=matching, max_size=max_size, crops=crops.value, precision=precision.value
+        matching=matching,
+        max_size=max_size,
+        crops=crops.value,
+        turns=turns.value,
+        precision=precision.value,
     )
 
 
@@ -134,6 +149,7 @@ def match(
     model: ModelName = "small",
     max_size: MaxSize = 512,
     crops: CropChoice = Crops.auto,
+    turns: TurnChoice = Turns.auto,
     symmetric: Symmetric = False,
     precision: PrecisionChoice = PrecisionName.float32,
     top_k: TopK = None,
@@ -146,7 +162,7 @@ def match(
     With --json the matches themselves are in the object, unless --out takes them.
     """
     _check_outputs(out, draw)
-    options = _options(max_size, crops, precision, seed, symmetric=symmetric, top_k=top_k)
+    options = _options(max_size, crops, turns, precision, seed, symmetric=symmetric, top_k=top_k)
     matcher = load_matcher(model, device, options)
     pair = matcher.match(image0, image1)
     if out is not None:
@@ -209,6 +225,7 @@ def pose(
     estimator: Annotated[Estimator, typer.Option(help="Robust estimator.")] = Estimator.poselib,
     max_size: MaxSize = 512,
     crops: CropChoice = Crops.auto,
+    turns: TurnChoice = Turns.auto,
     symmetric: Symmetric = False,
     precision: PrecisionChoice = PrecisionName.float32,
     device: Device = None,
@@ -222,7 +239,7 @@ def pose(
     choices = RelativePoseOptions(
         estimator=estimator.value, max_epipolar_error_px=threshold, seed=seed
     )
-    options = _options(max_size, crops, precision, seed, symmetric=symmetric)
+    options = _options(max_size, crops, turns, precision, seed, symmetric=symmetric)
     matcher = load_matcher(model, device, options)
     pair = matcher.match(image0, image1)
     answer = pair.relative_pose(known0, known1, options=choices)

@@ -35,6 +35,8 @@ from matcher.cli.pair_verbs import (
     PrecisionChoice,
     PrecisionName,
     Seed,
+    TurnChoice,
+    Turns,
 )
 from matcher.errors import InputError, MissingDependencyError
 from matcher.export.mapping import map_with_colmap
@@ -103,6 +105,7 @@ def reconstruct(
     model: ModelName = "small",
     max_size: MaxSize = 512,
     crops: CropChoice = Crops.never,
+    turns: TurnChoice = Turns.auto,
     precision: PrecisionChoice = PrecisionName.float32,
     device: Device = None,
     seed: Seed = 0,
@@ -119,7 +122,7 @@ def reconstruct(
     known = _known_cameras(camera, cameras, photographs)
     named = None if pairs is None else _named_pairs(pairs, photographs)
     _make_folder(out)
-    options = pair_verbs._options(max_size, crops, precision, seed, symmetric=True)
+    options = pair_verbs._options(max_size, crops, turns, precision, seed, symmetric=True)
     matcher = pair_verbs.load_matcher(model, device, options)
     if mapper is None:
         with progress_bar("reconstructing") as report:

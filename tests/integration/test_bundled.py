@@ -9,8 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from matcher import Matcher, PairOptions
+from matcher import ImageSize, Matcher, PairOptions, PairResult
 from matcher.sample_pairs import motorcycle_pair
+from matcher.turns import upright_matches
 
 skimage = pytest.importorskip("skimage")
 PHOTOS = Path(skimage.__file__).parent / "data"
@@ -58,3 +59,79 @@ def test_bfloat16_products_find_the_same_places_in_float32_results() -> None:
     ends = [torch.cat([one.keypoints0, one.keypoints1], dim=1) for one in (exact, rounded)]
     assert float((torch.cdist(*ends).amin(dim=1) < 4).float().mean()) > 0.8
     assert not torch.equal(exact.confidence, rounded.confidence)
+
+
+@pytest.fixture(scope="module")
+def sideways() -> dict[int, PairResult]:
+    """The sample pair with photograph 1 as it is, on either side and upside down."""
+    sample = motorcycle_pair()
+    small = Matcher.from_pretrained(
+        "small", device="cpu", options=PairOptions(max_size=256, crops="never")
+    )
+    return {
+        turns: small.match(sample.image0, np.ascontiguousarray(np.rot90(sample.image1, turns)))
+        for turns in range(4)
+    }
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_a_photograph_on_its_side_is_matched_as_the_upright_one(
+    sideways: dict[int, PairResult], turns: int
+) -> None:
+    upright, turned = sideways[0], sideways[turns]
+    assert upright.quarter_turns1 == 0
+    assert turned.quarter_turns1 == 4 - turns
+    height, width = turned.image1.shape[:2]
+    assert (height, width) == (
+        upright.image1.shape[:2] if turns == 2 else upright.image1.shape[1::-1]
+    )
+    # The turn undone twice gives the same photograph, to the bit.
+    assert torch.equal(turned.keypoints0, upright.keypoints0)
+    assert torch.equal(turned.confidence, upright.confidence)
+    size = ImageSize(*upright.image1.shape[:2])
+    back = upright_matches(turned.matches, size, turns)
+    torch.testing.assert_close(back.keypoints1, upright.keypoints1, rtol=0, atol=1e-3)
+    assert turned.pointmaps is not None
+    assert upright.pointmaps is not None
+    np.testing.assert_array_equal(
+        np.rot90(turned.pointmaps.points1, -turns), upright.pointmaps.points1
+    )
+
+
+def test_turns_are_tried_only_where_they_are_wanted() -> None:
+    sample = motorcycle_pair()
+    options = PairOptions(max_size=256, crops="never", turns="never")
+    small = Matcher.from_pretrained("small", device="cpu", options=options)
+    result = small.match(sample.image0, np.ascontiguousarray(sample.image1[::-1, ::-1]))
+    assert result.quarter_turns1 == 0
+    assert result.to_dict()["quarter_turns1"] == 0
+
+
+def test_crops_and_masks_follow_a_turned_photograph() -> None:
+    """Upside down, in crops, with a mask over the left half of the photograph as given."""
+    sample = motorcycle_pair()
+    options = PairOptions(max_size=256, crops="always", max_crops=2)
+    small = Matcher.from_pretrained("small", device="cpu", options=options)
+    turned = np.ascontiguousarray(sample.image1[::-1, ::-1])
+    height, width = turned.shape[:2]
+    mask = np.zeros((height, width), dtype=bool)
+    mask[:, : width // 2] = True
+    result = small.match(sample.image0, turned, mask1=mask)
+    assert result.quarter_turns1 == 2
+    assert len(result) > 50
+    assert float(result.keypoints1[:, 0].max()) < width // 2 + 2
+    # The sample's rows are aligned: a match keeps its height, upside down.
+    rows = result.keypoints0[:, 1] + result.keypoints1[:, 1] - (height - 1)
+    assert float((rows.abs() < 3).float().mean()) > 0.8
+
+
+def test_many_pairs_are_turned_alike(tmp_path: Path) -> None:
+    sample = motorcycle_pair()
+    for name, image in (("0.png", sample.image0), ("1.png", np.rot90(sample.image1))):
+        Image.fromarray(np.ascontiguousarray(image)).save(tmp_path / name)
+    options = PairOptions(max_size=256, crops="never")
+    small = Matcher.from_pretrained("small", device="cpu", options=options)
+    paths = tmp_path / "0.png", tmp_path / "1.png"
+    one, (other,) = small.match(*paths), list(small.match_pairs([paths]))
+    assert one.quarter_turns1 == other.quarter_turns1 == 3
+    torch.testing.assert_close(one.keypoints1, other.keypoints1)

@@ -137,6 +137,7 @@ def test_match_prints_its_matches(widebase, photographs, relief):
         "size1",
         "num_matches",
         "overlap_score",
+        "quarter_turns1",
         "reason",
         "model",
         "licence",
