@@ -93,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-size", type=int, default=512, help="of our network's view, pixels")
     parser.add_argument("--crops", choices=("auto", "always", "never"), default="auto")
     parser.add_argument("--max-crops", type=int, default=8)
+    parser.add_argument("--turns", choices=("auto", "never"), default="auto")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     return parser
 
@@ -109,6 +110,7 @@ def _run(options: argparse.Namespace) -> int:
         max_size=options.max_size,
         crops=options.crops,
         max_crops=options.max_crops,
+        turns=options.turns,
         precision=options.precision,
     )
     run = RunOptions(
