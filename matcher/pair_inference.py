@@ -190,17 +190,34 @@ class PairInference:
         found = self._match_views(view0, view1, prediction, options)
         whole = _Whole(view0, view1, prediction, found)
         if options.turns == "auto" and _maybe_turned(found):
-            upright = photographs()
-            quarter_turns = self._best_turn(*upright, options)
-            turned = upright[0], upright[1].turned(quarter_turns)
-            if quarter_turns:
-                other = self._match_whole(turned[0], [turned[1]], options)[0]
-                if other.found.expected_right > found.expected_right:
-                    answer = self._finish(
-                        other, options, lambda: turned, keep_pointmaps=keep_pointmaps
-                    )
-                    return _upright(answer, view1, quarter_turns)
+            answer = self._answer_turned(
+                whole, photographs(), options, keep_pointmaps=keep_pointmaps
+            )
+            if answer is not None:
+                return answer
         return self._finish(whole, options, photographs, keep_pointmaps=keep_pointmaps)
+
+    def _answer_turned(
+        self,
+        upright: _Whole,
+        photographs: tuple[CropSource, CropSource],
+        options: PairOptions,
+        *,
+        keep_pointmaps: bool,
+    ) -> PairAnswer | None:
+        """The answer with photograph 1 turned; ``None`` if upright it is no worse."""
+        source0, source1 = photographs
+        quarter_turns = self._best_turn(source0, source1, options)
+        if quarter_turns == 0:
+            return None
+        turned = source1.turned(quarter_turns)
+        whole = self._match_whole(source0, [turned], options)[0]
+        if whole.found.expected_right <= upright.found.expected_right:
+            return None
+        answer = self._finish(
+            whole, options, lambda: (source0, turned), keep_pointmaps=keep_pointmaps
+        )
+        return _upright(answer, upright.view1, quarter_turns)
 
     def _best_turn(self, source0: CropSource, source1: CropSource, options: PairOptions) -> int:
         """The quarter turns of photograph 1 with the most right matches in small views."""
