@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from matcher import ImageSize, Matcher, PairOptions, PairResult
+from matcher.pair_inference import PairInference
 from matcher.sample_pairs import motorcycle_pair
 from matcher.turns import upright_matches
 
@@ -105,6 +106,25 @@ def test_turns_are_tried_only_where_they_are_wanted() -> None:
     result = small.match(sample.image0, np.ascontiguousarray(sample.image1[::-1, ::-1]))
     assert result.quarter_turns1 == 0
     assert result.to_dict()["quarter_turns1"] == 0
+
+
+@pytest.mark.parametrize(
+    ("photo0", "photo1"), [("chelsea", "coffee"), ("motorcycle_left", "motorcycle_right")]
+)
+def test_turns_are_not_tried_without_need(
+    monkeypatch: pytest.MonkeyPatch, photo0: str, photo1: str
+) -> None:
+    """Different places, and a pair that matches well upright, cost no trial."""
+
+    def tried(*_: object) -> int:
+        raise AssertionError("turns were tried")
+
+    monkeypatch.setattr(PairInference, "_best_turn", tried)
+    options = PairOptions(max_size=256, crops="never")
+    small = Matcher.from_pretrained("small", device="cpu", options=options)
+    result = small.match(PHOTOS / f"{photo0}.png", PHOTOS / f"{photo1}.png")
+    assert result.overlap_score is not None
+    assert (result.overlap_score > 0.5) == (photo0 == "motorcycle_left")
 
 
 def test_crops_and_masks_follow_a_turned_photograph() -> None:
