@@ -13,12 +13,13 @@ from typing import Protocol, TypeAlias
 
 import torch
 
+from matcher.crop_matching import MaskedPhotograph
 from matcher.encoded_images import EncodedImage
 from matcher.encoding_cache import EncodingCache, UnreadablePhotographError
 from matcher.errors import InputError
 from matcher.images import ImageSource, RgbArray
 from matcher.model.network import EncodedViews
-from matcher.pair_inference import CropSource, PairAnswer, PairInference, why_hopeless
+from matcher.pair_inference import PairAnswer, PairInference, why_hopeless
 from matcher.structures import View
 from matcher.view_matching import BothWays, PairOptions
 
@@ -58,7 +59,7 @@ class _Side(Protocol):
     @property
     def shape_key(self) -> Hashable: ...
     def encoded(self) -> EncodedViews: ...
-    def crop_source(self) -> CropSource: ...
+    def masked_photograph(self) -> MaskedPhotograph: ...
 
 
 class _Given:
@@ -73,8 +74,8 @@ class _Given:
     def encoded(self) -> EncodedViews:
         return self._image.encoded
 
-    def crop_source(self) -> CropSource:
-        return CropSource(self._image.image, self._image.mask)
+    def masked_photograph(self) -> MaskedPhotograph:
+        return MaskedPhotograph(self._image.image, self._image.mask)
 
 
 class _Cached:
@@ -91,8 +92,8 @@ class _Cached:
     def encoded(self) -> EncodedViews:
         return self._cache.encoded(self.key)
 
-    def crop_source(self) -> CropSource:
-        return CropSource(self._cache.photograph(self.key))
+    def masked_photograph(self) -> MaskedPhotograph:
+        return MaskedPhotograph(self._cache.photograph(self.key))
 
 
 @dataclass(slots=True, eq=False)
@@ -132,7 +133,7 @@ class AnsweredPair:
         Raises:
             UnreadablePhotographError: a file is gone since it was encoded.
         """
-        return self.sides[0].crop_source().image, self.sides[1].crop_source().image
+        return self.sides[0].masked_photograph().image, self.sides[1].masked_photograph().image
 
     @property
     def shape_key(self) -> Hashable:
@@ -325,7 +326,7 @@ class PairStream:
                 *pair.views,
                 prediction,
                 self._options,
-                lambda: (one.crop_source(), two.crop_source()),
+                lambda: (one.masked_photograph(), two.masked_photograph()),
                 keep_pointmaps=self._keep_pointmaps,
             )
         except UnreadablePhotographError as error:

@@ -13,65 +13,38 @@ import torch
 from torch import Tensor
 
 from matcher.checkpoints import CheckpointInfo
+from matcher.crop_matching import MaskedPhotograph, match_crops, wants_crops
 from matcher.encoded_images import EncodedImage
 from matcher.errors import InputError
 from matcher.images import (
     ImageSource,
-    RgbArray,
-    crop_view,
     exif_focal,
     prepare_view,
     read_image,
 )
 from matcher.matching import (
-    CropBox,
-    CropPair,
     MatchingOptions,
-    add_matches,
-    merge_matches,
-    plan_crops,
 )
 from matcher.model.network import EncodedViews, TwoViewNetwork
 from matcher.results import Pointmaps
 from matcher.structures import ImageSize, Matches, View
-from matcher.turns import QUARTER_TURNS, turn, upright_matches, upright_pointmaps
+from matcher.turns import QUARTER_TURNS, upright_matches, upright_pointmaps
 from matcher.view_matching import (
     BothWays,
     PairOptions,
     ViewMatches,
-    credible_matches,
     keep_best,
     match_views,
     pointmaps_of,
 )
 
-__all__ = ["CropSource", "PairAnswer", "PairInference", "why_hopeless"]
+__all__ = ["PairAnswer", "PairInference", "why_hopeless"]
 
 _BLANK_RANGE = 3
-_LARGER_THAN_VIEW = 1.25
-_CROPS_AT_ONCE = 4
 # Of pairs of different places 95 in 100 score less; whatever its turn, a common place scores more.
 _MAYBE_TURNED_OVERLAP = 0.3
 _FEW_RIGHT = 0.15
 _TURN_TRIAL_SIZE = 256
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class CropSource:
-    """What crops are cut from.
-
-    Attributes:
-        image: (H, W, 3) uint8 RGB, the photograph, upright.
-        mask: (H, W) bool in original pixels, where matches are welcome, or ``None``.
-    """
-
-    image: RgbArray
-    mask: npt.NDArray[np.bool_] | None = None
-
-    def turned(self, quarter_turns: int) -> CropSource:
-        """The same, turned counter-clockwise."""
-        mask = None if self.mask is None else turn(self.mask, quarter_turns).astype(bool)
-        return CropSource(turn(self.image, quarter_turns), mask)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -173,7 +146,7 @@ class PairInference:
         view1: View,
         prediction: BothWays,
         options: PairOptions,
-        photographs: Callable[[], tuple[CropSource, CropSource]],
+        photographs: Callable[[], tuple[MaskedPhotograph, MaskedPhotograph]],
         *,
         keep_pointmaps: bool = True,
     ) -> PairAnswer:
@@ -200,7 +173,7 @@ class PairInference:
     def _answer_turned(
         self,
         upright: _Whole,
-        photographs: tuple[CropSource, CropSource],
+        photographs: tuple[MaskedPhotograph, MaskedPhotograph],
         options: PairOptions,
         *,
         keep_pointmaps: bool,
@@ -219,7 +192,9 @@ class PairInference:
         )
         return _upright(answer, upright.view1, quarter_turns)
 
-    def _best_turn(self, source0: CropSource, source1: CropSource, options: PairOptions) -> int:
+    def _best_turn(
+        self, source0: MaskedPhotograph, source1: MaskedPhotograph, options: PairOptions
+    ) -> int:
         """The quarter turns of photograph 1 with the most right matches in small views."""
         small = dataclasses.replace(options, max_size=min(options.max_size, _TURN_TRIAL_SIZE))
         turned = [source1.turned(quarter_turns) for quarter_turns in QUARTER_TURNS]
@@ -227,7 +202,7 @@ class PairInference:
         return int(np.argmax([trial.found.expected_right for trial in trials]))
 
     def _match_whole(
-        self, source0: CropSource, sources1: Sequence[CropSource], options: PairOptions
+        self, source0: MaskedPhotograph, sources1: Sequence[MaskedPhotograph], options: PairOptions
     ) -> list[_Whole]:
         """One photograph against several."""
         view0, *views1 = (
@@ -250,14 +225,21 @@ class PairInference:
         self,
         whole: _Whole,
         options: PairOptions,
-        photographs: Callable[[], tuple[CropSource, CropSource]],
+        photographs: Callable[[], tuple[MaskedPhotograph, MaskedPhotograph]],
         *,
         keep_pointmaps: bool,
     ) -> PairAnswer:
         """Crops if they are wanted, the choice among the matches, the pointmaps."""
         view0, view1, matches = whole.view0, whole.view1, whole.found.matches
-        if _wants_crops(view0.original_size, view1.original_size, options):
-            matches = self._match_crops(*photographs(), matches, options)
+        if wants_crops(view0.original_size, view1.original_size, options):
+            matches = match_crops(
+                *photographs(),
+                matches,
+                options,
+                self._match_view_pairs,
+                patch_size=self.network.config.patch_size,
+                is_probability=self._confidence_is_probability,
+            )
         is_probability = self._confidence_is_probability
         kept = keep_best(
             matches, view0.original_size, options.matching, is_probability=is_probability
@@ -275,49 +257,15 @@ class PairInference:
     ) -> ViewMatches:
         return match_views(view0, view1, prediction, options, self.info.calibration)
 
-    def _match_crops(
-        self, source0: CropSource, source1: CropSource, coarse: Matches, options: PairOptions
-    ) -> Matches:
-        """Match again where credible coarse matches are, at the photographs' own resolution."""
-        credible = credible_matches(
-            coarse, options.matching, is_probability=self._confidence_is_probability
-        )
-        size0, size1 = (ImageSize(*source.image.shape[:2]) for source in (source0, source1))
-        side = options.max_size
-        crop_size = ImageSize(side * 3 // 4, side)
-        plan = plan_crops(
-            size0,
-            size1,
-            credible.keypoints0.numpy(),
-            credible.keypoints1.numpy(),
-            _crop_size(size0, crop_size),
-            _crop_size(size1, crop_size),
-            max_crops=options.max_crops,
-        )
-        if not plan:
-            return coarse
-        fine = []
-        for start in range(0, len(plan), _CROPS_AT_ONCE):
-            fine += self._match_crop_pairs(
-                source0, source1, plan[start : start + _CROPS_AT_ONCE], options
-            )
-        # Crops are finer but see less around: where they lose the place, coarse matches stay.
-        return add_matches(merge_matches(fine, cell_px=2.0), coarse, cell_px=8.0)
-
-    def _match_crop_pairs(
-        self,
-        source0: CropSource,
-        source1: CropSource,
-        plan: Sequence[CropPair],
-        options: PairOptions,
-    ) -> list[Matches]:
-        views0 = [self._crop(source0, pair.box0, options) for pair in plan]
-        views1 = [self._crop(source1, pair.box1, options) for pair in plan]
+    def _match_view_pairs(
+        self, views0: list[View], views1: list[View], options: PairOptions
+    ) -> list[ViewMatches]:
+        """Row i with row i."""
         encoded = self._encode_views(views0 + views1, options)
-        halves = zip(encoded[: len(plan)], encoded[len(plan) :], strict=True)
+        halves = zip(encoded[: len(views0)], encoded[len(views0) :], strict=True)
         predictions = self.decode(list(halves), options)
         return [
-            self._match_views(view0, view1, prediction, options).matches
+            self._match_views(view0, view1, prediction, options)
             for view0, view1, prediction in zip(views0, views1, predictions, strict=True)
         ]
 
@@ -331,15 +279,6 @@ class PairInference:
     def _precision(self, options: PairOptions) -> AbstractContextManager[None]:
         enabled = options.precision == "bfloat16"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
-
-    def _crop(self, source: CropSource, box: CropBox, options: PairOptions) -> View:
-        return crop_view(
-            source.image,
-            (box.left, box.top, box.right, box.bottom),
-            max_size=options.max_size,
-            patch_size=self.network.config.patch_size,
-            mask=source.mask,
-        )
 
 
 def _maybe_turned(found: ViewMatches) -> bool:
@@ -384,13 +323,6 @@ def _why_none(found: int, options: MatchingOptions, is_probability: bool) -> str
     return f"none of {found} possible matches had a confidence of at least {least:g}"
 
 
-def _wants_crops(size0: ImageSize, size1: ImageSize, options: PairOptions) -> bool:
-    if options.crops != "auto":
-        return options.crops == "always"
-    longest = max(max(size.height, size.width) for size in (size0, size1))
-    return longest > _LARGER_THAN_VIEW * options.max_size
-
-
 def _as_mask(
     mask: npt.NDArray[np.bool_] | Tensor | None, size: ImageSize, argument: str
 ) -> npt.NDArray[np.bool_] | None:
@@ -404,9 +336,3 @@ def _as_mask(
             f"{array.dtype} of shape {array.shape}",
         )
     return array
-
-
-def _crop_size(size: ImageSize, landscape: ImageSize) -> ImageSize:
-    if size.width >= size.height:
-        return landscape
-    return ImageSize(landscape.width, landscape.height)

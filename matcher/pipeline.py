@@ -17,13 +17,14 @@ import torch
 from torch import Tensor
 
 from matcher.checkpoints import CheckpointInfo, load_checkpoint
+from matcher.crop_matching import MaskedPhotograph
 from matcher.encoded_images import EncodedImage
 from matcher.encoding_cache import EncodingCache, MemoryLimits
 from matcher.errors import InputError
 from matcher.images import ImageSource, RgbArray
 from matcher.many_pairs import FailedPair, PairSource, PairStream
 from matcher.model.network import TwoViewNetwork
-from matcher.pair_inference import CropSource, PairAnswer, PairInference, why_hopeless
+from matcher.pair_inference import PairAnswer, PairInference, why_hopeless
 from matcher.pair_records import PairRecord
 from matcher.photographs import Photographs
 from matcher.results import PairResult
@@ -160,7 +161,10 @@ class Matcher:
             image1.view,
             self._inference.decode([(image0.encoded, image1.encoded)], options)[0],
             options,
-            lambda: (CropSource(image0.image, image0.mask), CropSource(image1.image, image1.mask)),
+            lambda: (
+                MaskedPhotograph(image0.image, image0.mask),
+                MaskedPhotograph(image1.image, image1.mask),
+            ),
         )
 
     def _result(

@@ -32,6 +32,7 @@ ROWS: tuple[frozenset[str], ...] = tuple(
             {"matcher.drawing"},
             {"matcher.results"},
             {"matcher.view_matching", "matcher.turns"},
+            {"matcher.crop_matching"},
             {"matcher.pair_records"},
             {"matcher.encoded_images", "matcher.record_files", "matcher.store_folder"},
             {"matcher.encoding_cache"},
