@@ -48,6 +48,8 @@ class HeadConfig:
         feature_dim, last_dim, layer_dims: widths inside the DPT head.
         hidden_dim_factor: hidden units of the MLP head, as a multiple of its input width.
         fused_dims: widths of the fused pyramid at 1/16, 1/8, 1/4 and 1/2 of the image.
+        point_places: a fused head's pointmap is also told where each pixel lies: rotary positions
+            are relative, and a ray is not.
         depth_activation, confidence_activation, descriptor_confidence_activation: output ranges.
         separate_descriptor_confidence: false: the descriptors share the pointmap's confidence.
     """
@@ -60,6 +62,7 @@ class HeadConfig:
     layer_dims: tuple[int, int, int, int] = (96, 192, 384, 768)
     hidden_dim_factor: float = 4.0
     fused_dims: tuple[int, int, int, int] = (192, 128, 96, 64)
+    point_places: bool = False
     depth_activation: ActivationRange = ActivationRange("exp")
     confidence_activation: ActivationRange = ActivationRange("exp", 1.0)
     descriptor_confidence_activation: ActivationRange = ActivationRange("exp", 0.0)
@@ -74,6 +77,8 @@ class HeadConfig:
             )
         if (self.points == "fused") != (self.local_features == "fused"):
             raise ValueError("points and local_features: expected both fused or neither")
+        if self.point_places and self.points != "fused":
+            raise ValueError(f"point_places: expected a fused head, got {self.points}")
         if self.descriptor_dim < 2:
             raise ValueError(f"descriptor_dim: expected at least 2, got {self.descriptor_dim}")
         for name in ("layer_dims", "fused_dims"):

@@ -52,6 +52,15 @@ class _RefineBlock(nn.Module):
         return F.relu(x + update)
 
 
+def _places(path: Tensor) -> Tensor:
+    """(1, 2, H, W) x and y of every pixel from the middle, in halves of the long side."""
+    height, width = path.shape[2:]
+    x = torch.arange(width, device=path.device, dtype=path.dtype) - (width - 1) / 2
+    y = torch.arange(height, device=path.device, dtype=path.dtype) - (height - 1) / 2
+    columns, rows = torch.meshgrid(x, y, indexing="xy")
+    return torch.stack([columns, rows])[None] * (2 / max(height, width))
+
+
 class FusedHead(nn.Module):
     """Tokens and the stem's pyramid -> raw points (B, 4, H, W) and features (B, D + 1, H, W).
 
@@ -92,6 +101,9 @@ class FusedHead(nn.Module):
             [_RefineBlock(eighth), _RefineBlock(quarter), _RefineBlock(half)]
         )
         self.points_hidden = nn.Conv2d(quarter, quarter, 3, padding=1)
+        self.points_places = (
+            nn.Conv2d(2, quarter, 3, padding=1, bias=False) if config.point_places else None
+        )
         self.points_out = nn.Conv2d(quarter, 4, 1)
         self.features_out = nn.Conv2d(half, 4 * config.local_feature_channels, 3, padding=1)
 
@@ -107,7 +119,10 @@ class FusedHead(nn.Module):
         detail = self.lateral[2](half) + self.detail(F.pixel_unshuffle(pixels, 2))
         half_path = self._rise(2, quarter_path, detail)
         features = F.pixel_shuffle(self.features_out(half_path), 2)
-        points = self.points_out(F.relu(self.points_hidden(quarter_path)))
+        hidden = self.points_hidden(quarter_path)
+        if self.points_places is not None:
+            hidden = hidden + self.points_places(_places(quarter_path))
+        points = self.points_out(F.relu(hidden))
         points = F.interpolate(points, scale_factor=4, mode="bilinear", align_corners=False)
         return points, features
 

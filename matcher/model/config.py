@@ -90,7 +90,7 @@ class ModelConfig:
         return cls(
             encoder=TransformerConfig(embed_dim=384, depth=4, num_heads=6),
             decoder=TransformerConfig(embed_dim=256, depth=6, num_heads=4),
-            head=HeadConfig(points="fused", local_features="fused"),
+            head=HeadConfig(points="fused", local_features="fused", point_places=True),
             stem="convolutional",
             share_views=True,
         )
@@ -101,7 +101,12 @@ class ModelConfig:
         return cls(
             encoder=TransformerConfig(embed_dim=32, depth=1, num_heads=2),
             decoder=TransformerConfig(embed_dim=32, depth=2, num_heads=2),
-            head=HeadConfig(points="fused", local_features="fused", fused_dims=(16, 16, 16, 16)),
+            head=HeadConfig(
+                points="fused",
+                local_features="fused",
+                fused_dims=(16, 16, 16, 16),
+                point_places=True,
+            ),
             stem="convolutional",
             share_views=True,
         )

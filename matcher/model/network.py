@@ -304,6 +304,8 @@ def _initialise(network: nn.Module) -> None:
             for lateral in module.lateral:
                 assert isinstance(lateral, nn.Conv2d)
                 nn.init.normal_(lateral.weight, std=0.1 * lateral.in_channels**-0.5)
+            if module.points_places is not None:
+                nn.init.zeros_(module.points_places.weight)
             nn.init.normal_(module.points_out.weight, std=1e-3)
             assert module.points_out.bias is not None
             nn.init.constant_(module.points_out.bias, 0.1)

@@ -110,6 +110,11 @@ def _loaded(config: RunConfig) -> TwoViewNetwork:
         except (CheckpointError, InputError):
             raise error from None
         return two_view_from_croco(croco, config.model)
+    if _with_places(loaded.config) == config.model:
+        # Weights of 0, which change nothing at first: the file knows nothing of places yet.
+        network = TwoViewNetwork(config.model)
+        network.load_state_dict(loaded.state_dict(), strict=False)
+        return network.train()
     if loaded.config != config.model:
         raise InputError(
             "initialise",
@@ -117,6 +122,13 @@ def _loaded(config: RunConfig) -> TwoViewNetwork:
             f"{config.initialise}, another network",
         )
     return loaded.train()
+
+
+def _with_places(model: ModelConfig) -> ModelConfig | None:
+    """The same network, told where its points' pixels lie; ``None``: it is, or cannot be."""
+    if model.head.points != "fused" or model.head.point_places:
+        return None
+    return dataclasses.replace(model, head=dataclasses.replace(model.head, point_places=True))
 
 
 def new_state(network: NetworkT, config: RunConfig) -> TrainingState[NetworkT]:

@@ -9,6 +9,7 @@ from heads import ActivationRange, DenseOutput, HeadConfig, build_head
 from heads.activations import confidence_from_raw, points_from_raw, unit_descriptors
 from heads.dpt import default_hooks
 from heads.linear import tokens_to_map
+from heads.local_features import _places
 from heads.reconstruction import PatchPixelHead
 
 SIZES = {"encoder_dim": 12, "decoder_dim": 8, "decoder_depth": 4}
@@ -58,6 +59,43 @@ def test_fused_head_needs_its_pyramid():
         build_head(config, **SIZES)
     with pytest.raises(ValueError, match="patches of 16"):
         build_head(config, **SIZES, patch_size=14, pyramid_dims=(4, 4, 4))
+
+
+def test_pointmaps_may_be_told_where_a_pixel_lies():
+    """The same features everywhere: only a head that knows places can tell pixels apart."""
+
+    def points(point_places):
+        torch.manual_seed(0)
+        config = HeadConfig(
+            points="fused",
+            local_features="fused",
+            fused_dims=(8, 8, 8, 8),
+            point_places=point_places,
+        )
+        head = build_head(config, **SIZES, pyramid_dims=(4, 4, 4))
+        if point_places:
+            torch.nn.init.constant_(head.fused.points_places.weight, 0.1)
+        rows, columns = 6, 8
+        tokens = [torch.ones(1, rows * columns, layer.shape[-1]) for layer in layers(1, 1)]
+        pyramid = [torch.ones(1, 4, 16 * rows // n, 16 * columns // n) for n in (2, 4, 8)]
+        pixels = torch.ones(1, 3, 16 * rows, 16 * columns)
+        with torch.no_grad():
+            raw = head.raw(tokens, (rows, columns), pyramid, pixels)
+        # Zero padding tells the border from the inside, so the middle is looked at.
+        return raw.points[0, :, 32:64, 40:88], raw.features[0, :, 32:64, 40:88]
+
+    blind, blind_features = points(False)
+    told, told_features = points(True)
+    assert float((blind - blind[:, :1, :1]).abs().max()) < 1e-3
+    assert float((told - told[:, :1, :1]).abs().max()) > 1e-2
+    assert told_features.shape == blind_features.shape
+
+
+def test_places_are_measured_from_the_middle_in_halves_of_the_long_side():
+    places = _places(torch.zeros(2, 5, 3, 4))
+    assert places.shape == (1, 2, 3, 4)
+    assert places[0, 0, 0].tolist() == [-0.75, -0.25, 0.25, 0.75]
+    assert places[0, 1, :, 0].tolist() == [-0.5, 0.0, 0.5]
 
 
 def test_hooks_are_rounded_down():
@@ -111,6 +149,7 @@ def test_zero_descriptors_stay_zero_with_a_finite_gradient():
         ({"descriptor_dim": 1}, "descriptor_dim"),
         ({"layer_dims": (1, 2, 3)}, "layer_dims"),
         ({"fused_dims": (1, 2, 3, 0)}, "fused_dims"),
+        ({"point_places": True}, "point_places"),
     ],
 )
 def test_head_configurations_that_are_refused(options, message):

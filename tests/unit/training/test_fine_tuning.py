@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from heads import HeadConfig
-from matcher.checkpoints import load_checkpoint, write_released
+from matcher.checkpoints import CheckpointInfo, load_checkpoint, save_native, write_released
 from matcher.cli import main
 from matcher.errors import DatasetError, InputError
 from matcher.model.config import CroCoConfig, ModelConfig, TransformerConfig
@@ -168,8 +168,6 @@ def test_a_released_checkpoint_is_fine_tuned(
 
 
 def test_a_run_can_start_from_a_croco_network(toy: Make, tmp_path: Path) -> None:
-    from matcher.checkpoints import CheckpointInfo, save_native
-
     torch.manual_seed(0)
     stack = TransformerConfig(32, 2, 2)
     croco = CroCoNetwork(CroCoConfig(stack, stack))
@@ -181,6 +179,24 @@ def test_a_run_can_start_from_a_croco_network(toy: Make, tmp_path: Path) -> None
     assert torch.equal(network.encoder.stem.proj.weight, croco.encoder.stem.proj.weight)
     with pytest.raises(InputError, match="config: expected a patch stem"):
         initial_network(dataclasses.replace(config, model=ModelConfig.tiny()))
+
+
+def test_a_checkpoint_that_knows_no_places_is_trained_further(toy: Make, tmp_path: Path) -> None:
+    model = ModelConfig.tiny()
+    blind = dataclasses.replace(model, head=dataclasses.replace(model.head, point_places=False))
+    torch.manual_seed(0)
+    network = TwoViewNetwork(blind).eval()
+    path = tmp_path / "blind.safetensors"
+    save_native(path, network, CheckpointInfo("blind"))
+    widened = initial_network(toy(initialise=str(path))).eval()
+    assert widened.config == model
+    views = torch.rand(2, 1, 3, 48, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    with torch.no_grad():
+        old, new = network(*views), widened(*views)
+    assert torch.equal(old.output1.points, new.output1.points)
+    assert torch.equal(old.output1.descriptors, new.output1.descriptors)
+    with pytest.raises(InputError, match="another network"):
+        initial_network(toy(model=ModelConfig.small(), initialise=str(path)))
 
 
 def test_stages_have_their_own_weights() -> None:
