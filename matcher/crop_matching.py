@@ -37,7 +37,7 @@ class MaskedPhotograph:
 
     def turned(self, quarter_turns: int) -> MaskedPhotograph:
         """The same, turned counter-clockwise."""
-        mask = None if self.mask is None else turn(self.mask, quarter_turns).astype(bool)
+        mask = None if self.mask is None else turn(self.mask, quarter_turns)
         return MaskedPhotograph(turn(self.image, quarter_turns), mask)
 
 

@@ -1,8 +1,9 @@
-"""The steps from photographs to matches that need the network: encode, decode, match, crop."""
+"""The steps from photographs to matches that need the network: encode, decode, match, turn."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -160,6 +161,8 @@ class PairInference:
             photographs: gives both; called only if crops or turns are wanted.
             keep_pointmaps: whether the answer holds them.
         """
+        # A trial of turns and the crops may both ask: a photograph is read but once.
+        photographs = functools.cache(photographs)
         found = self._match_views(view0, view1, prediction, options)
         whole = _Whole(view0, view1, prediction, found)
         if options.turns == "auto" and _maybe_turned(found):

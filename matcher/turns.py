@@ -8,6 +8,7 @@ lies on the ground is then upside down.
 from __future__ import annotations
 
 import dataclasses
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,15 +17,27 @@ import torch
 from matcher.results import Pointmaps
 from matcher.structures import FloatArray, ImageSize, Matches
 
-__all__ = ["QUARTER_TURNS", "turn", "upright_matches", "upright_pointmaps"]
+__all__ = [
+    "QUARTER_TURNS",
+    "rotation_about_axis",
+    "turn",
+    "upright_matches",
+    "upright_pointmaps",
+]
+
+PictureT = TypeVar("PictureT", npt.NDArray[np.uint8], npt.NDArray[np.bool_])
 
 QUARTER_TURNS = (0, 1, 2, 3)
 """Counter-clockwise, as a viewer sees them."""
 
 
-def turn(
-    picture: npt.NDArray[np.uint8] | npt.NDArray[np.bool_], quarter_turns: int
-) -> npt.NDArray[np.uint8]:
+def rotation_about_axis(quarter_turns: int) -> FloatArray:
+    """(3, 3) rotation of a camera whose picture is turned counter-clockwise by quarter turns."""
+    quarter = np.array([[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    return np.linalg.matrix_power(quarter, quarter_turns % 4)
+
+
+def turn(picture: PictureT, quarter_turns: int) -> PictureT:
     """A picture or mask (H, W, ...), turned."""
     return np.ascontiguousarray(np.rot90(picture, quarter_turns))
 
@@ -75,5 +88,4 @@ def upright_pointmaps(
 
 def _upright_from_turned(quarter_turns: int) -> FloatArray:
     """(2, 2) rotation of directions x, y (y down)."""
-    quarter = np.array([[0.0, -1.0], [1.0, 0.0]])
-    return np.linalg.matrix_power(quarter, quarter_turns % 4)
+    return rotation_about_axis(quarter_turns)[:2, :2].T

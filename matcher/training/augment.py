@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["photometric", "resize_image", "rotation_about_axis"]
+__all__ = ["photometric", "resize_image"]
 
 ByteImage = npt.NDArray[np.uint8]
 
@@ -122,9 +122,3 @@ def resize_image(image: ByteImage, shape: tuple[int, int]) -> ByteImage:
         image, (shape[1], shape[0]), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     )
     return np.asarray(resized, dtype=np.uint8)
-
-
-def rotation_about_axis(quarter_turns: int) -> npt.NDArray[np.float64]:
-    """(3, 3) rotation of a camera whose picture is turned counter-clockwise by quarter turns."""
-    turn = np.array([[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
-    return np.linalg.matrix_power(turn, quarter_turns % 4)

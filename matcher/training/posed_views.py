@@ -10,9 +10,10 @@ import numpy.typing as npt
 import torch
 
 from matcher.synthetic.pairs import correspondences, points_in_camera0
-from matcher.training.augment import photometric, resize_image, rotation_about_axis
+from matcher.training.augment import photometric, resize_image
 from matcher.training.motion import MIN_MATCHES
 from matcher.training.samples import TrainingSample, select_matches
+from matcher.turns import rotation_about_axis
 
 __all__ = ["CameraView", "crop_view", "sample_from_views", "smallest_windows", "turn_view"]
 

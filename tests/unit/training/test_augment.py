@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from matcher.training.augment import photometric, resize_image, rotation_about_axis
+from matcher.training.augment import photometric, resize_image
+from matcher.turns import rotation_about_axis
 
 ByteImage = npt.NDArray[np.uint8]
 
