@@ -7,6 +7,7 @@ pyramid network does, and reads descriptors and points off its top.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from heads.config import HeadConfig
 from heads.linear import tokens_to_map
 
-__all__ = ["FusedHead", "MLPLocalFeatures"]
+__all__ = ["FusedHead", "FusedPoints", "MLPLocalFeatures"]
 
 
 class MLPLocalFeatures(nn.Module):
@@ -61,13 +62,15 @@ def _places(path: Tensor) -> Tensor:
     return torch.stack([columns, rows])[None] * (2 / max(height, width))
 
 
-class FusedHead(nn.Module):
-    """Tokens and the stem's pyramid -> raw points (B, 4, H, W) and features (B, D + 1, H, W).
+class _FusedPyramid(nn.Module):
+    """Tokens climb to 1/4 of the image beside the stem's maps; a pointmap may be read off there.
 
     Args:
         encoder_dim, decoder_dim: token widths.
         pyramid_dims: channels of the stem's maps at 1/2, 1/4 and 1/8.
         config: ``fused_dims`` are the widths at 1/16, 1/8, 1/4, 1/2.
+        levels: how often the path doubles its resolution: 2 (to 1/4) or 3 (to 1/2).
+        with_points: whether it has the layers of a pointmap.
     """
 
     def __init__(
@@ -76,55 +79,39 @@ class FusedHead(nn.Module):
         decoder_dim: int,
         pyramid_dims: Sequence[int],
         config: HeadConfig,
+        *,
+        levels: int,
+        with_points: bool,
     ) -> None:
         super().__init__()
-        coarse, eighth, quarter, half = config.fused_dims
-        half_in, quarter_in, eighth_in = pyramid_dims
-        self.tokens = nn.Linear(encoder_dim + decoder_dim, coarse)
+        widths = config.fused_dims[: levels + 1]
+        self.tokens = nn.Linear(encoder_dim + decoder_dim, widths[0])
         self.down = nn.ModuleList(
-            [
-                nn.Conv2d(coarse, eighth, 1),
-                nn.Conv2d(eighth, quarter, 1),
-                nn.Conv2d(quarter, half, 1),
-            ]
+            nn.Conv2d(wide, narrow, 1) for wide, narrow in itertools.pairwise(widths)
         )
         self.lateral = nn.ModuleList(
-            [
-                nn.Conv2d(eighth_in, eighth, 1),
-                nn.Conv2d(quarter_in, quarter, 1),
-                nn.Conv2d(half_in, half, 1),
-            ]
+            nn.Conv2d(given, width, 1)
+            for given, width in zip(reversed(pyramid_dims), widths[1:], strict=False)
         )
-        # The stem has already halved the image: full-resolution detail comes straight from it.
-        self.detail = nn.Conv2d(12, half, 3, padding=1)
-        self.refine = nn.ModuleList(
-            [_RefineBlock(eighth), _RefineBlock(quarter), _RefineBlock(half)]
-        )
-        self.points_hidden = nn.Conv2d(quarter, quarter, 3, padding=1)
-        self.points_places = (
-            nn.Conv2d(2, quarter, 3, padding=1, bias=False) if config.point_places else None
-        )
-        self.points_out = nn.Conv2d(quarter, 4, 1)
-        self.features_out = nn.Conv2d(half, 4 * config.local_feature_channels, 3, padding=1)
+        self.refine = nn.ModuleList(_RefineBlock(width) for width in widths[1:])
+        self.points_hidden: nn.Conv2d | None = None
+        self.points_places: nn.Conv2d | None = None
+        self.points_out: nn.Conv2d | None = None
+        if with_points:
+            quarter = widths[2]
+            self.points_hidden = nn.Conv2d(quarter, quarter, 3, padding=1)
+            if config.point_places:
+                self.points_places = nn.Conv2d(2, quarter, 3, padding=1, bias=False)
+            self.points_out = nn.Conv2d(quarter, 4, 1)
 
-    def forward(
-        self, layers: list[Tensor], grid: tuple[int, int], pyramid: Sequence[Tensor], pixels: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """``pyramid``: maps at 1/2, 1/4, 1/8; ``pixels``: (B, 3, H, W), the image itself."""
+    def _quarter_path(
+        self, layers: list[Tensor], grid: tuple[int, int], pyramid: Sequence[Tensor]
+    ) -> Tensor:
         tokens = torch.cat([layers[0], layers[-1]], dim=-1)
         path = tokens_to_map(self.tokens(tokens), grid)
-        half, quarter, eighth = pyramid
+        _, quarter, eighth = pyramid
         path = self._rise(0, path, self.lateral[0](eighth))
-        quarter_path = self._rise(1, path, self.lateral[1](quarter))
-        detail = self.lateral[2](half) + self.detail(F.pixel_unshuffle(pixels, 2))
-        half_path = self._rise(2, quarter_path, detail)
-        features = F.pixel_shuffle(self.features_out(half_path), 2)
-        hidden = self.points_hidden(quarter_path)
-        if self.points_places is not None:
-            hidden = hidden + self.points_places(_places(quarter_path))
-        points = self.points_out(F.relu(hidden))
-        points = F.interpolate(points, scale_factor=4, mode="bilinear", align_corners=False)
-        return points, features
+        return self._rise(1, path, self.lateral[1](quarter))
 
     def _rise(self, level: int, path: Tensor, lateral: Tensor) -> Tensor:
         path = F.interpolate(
@@ -132,3 +119,76 @@ class FusedHead(nn.Module):
         )
         risen: Tensor = self.refine[level](path + lateral)
         return risen
+
+    def _points(self, quarter_path: Tensor) -> Tensor:
+        assert self.points_hidden is not None
+        assert self.points_out is not None
+        hidden = self.points_hidden(quarter_path)
+        if self.points_places is not None:
+            hidden = hidden + self.points_places(_places(quarter_path))
+        points = self.points_out(F.relu(hidden))
+        return F.interpolate(points, scale_factor=4, mode="bilinear", align_corners=False)
+
+
+class FusedPoints(_FusedPyramid):
+    """A pointmap's own way up: tokens of its own decoder blocks -> raw points (B, 4, H, W).
+
+    Args:
+        encoder_dim, decoder_dim, pyramid_dims, config: see ``FusedHead``.
+    """
+
+    def __init__(
+        self, encoder_dim: int, decoder_dim: int, pyramid_dims: Sequence[int], config: HeadConfig
+    ) -> None:
+        super().__init__(encoder_dim, decoder_dim, pyramid_dims, config, levels=2, with_points=True)
+
+    def forward(
+        self, layers: list[Tensor], grid: tuple[int, int], pyramid: Sequence[Tensor]
+    ) -> Tensor:
+        """``layers``: the first (encoder) and the last (own decoder) are used."""
+        return self._points(self._quarter_path(layers, grid, pyramid))
+
+
+class FusedHead(_FusedPyramid):
+    """Tokens and the stem's pyramid -> raw points (B, 4, H, W) and features (B, D + 1, H, W).
+
+    Args:
+        encoder_dim, decoder_dim: token widths.
+        pyramid_dims: channels of the stem's maps at 1/2, 1/4 and 1/8.
+        config: ``fused_dims`` are the widths at 1/16, 1/8, 1/4, 1/2.
+        with_points: whether the pointmap is read off this pyramid too; else ``FusedPoints`` has it.
+    """
+
+    def __init__(
+        self,
+        encoder_dim: int,
+        decoder_dim: int,
+        pyramid_dims: Sequence[int],
+        config: HeadConfig,
+        *,
+        with_points: bool = True,
+    ) -> None:
+        super().__init__(
+            encoder_dim, decoder_dim, pyramid_dims, config, levels=3, with_points=with_points
+        )
+        half = config.fused_dims[3]
+        # The stem has already halved the image: full-resolution detail comes straight from it.
+        self.detail = nn.Conv2d(12, half, 3, padding=1)
+        self.features_out = nn.Conv2d(half, 4 * config.local_feature_channels, 3, padding=1)
+
+    def forward(
+        self, layers: list[Tensor], grid: tuple[int, int], pyramid: Sequence[Tensor], pixels: Tensor
+    ) -> tuple[Tensor | None, Tensor]:
+        """Raw points (``None`` without their layers) and features.
+
+        Args:
+            layers: token lists; the first (encoder) and the last (decoder) are used.
+            grid: (rows, columns) of the patch grid.
+            pyramid: the stem's maps at 1/2, 1/4, 1/8.
+            pixels: (B, 3, H, W), the image itself.
+        """
+        quarter_path = self._quarter_path(layers, grid, pyramid)
+        detail = self.lateral[2](pyramid[0]) + self.detail(F.pixel_unshuffle(pixels, 2))
+        half_path = self._rise(2, quarter_path, detail)
+        features = F.pixel_shuffle(self.features_out(half_path), 2)
+        return None if self.points_out is None else self._points(quarter_path), features

@@ -67,6 +67,8 @@ class Variant:
 def base_config(recipe: Recipe) -> TrainConfig:
     """The training that every variant changes in one way."""
     model = ModelConfig.small() if recipe.model == "small" else ModelConfig.tiny()
+    # What pointmaps and descriptors take from each other is part of the questions.
+    model = dataclasses.replace(model, points_depth=0)
     return TrainConfig(
         model=model,
         data=recipe.data,

@@ -47,14 +47,15 @@ def _parts_table(network: TwoViewNetwork, settings: SpeedSettings) -> SpeedTable
     head1 = network.head0 if network.head1 is None else network.head1
 
     def heads() -> None:
-        _run_head(network.head0, layers0, view0)
-        _run_head(head1, layers1, view1)
+        points0, points1 = network.point_layers(layers0, layers1, view0, view1)
+        _run_head(network.head0, layers0, view0, points0)
+        _run_head(head1, layers1, view1, points1)
 
     parts: dict[str, Work] = {
         "encode one image": partial(network.encode, pixels[:1]),
         "encode two images": partial(network.encode, pixels),
         "decode a pair": partial(network.decoder, view0, view1),
-        "both heads": heads,
+        "pointmaps' own decoder blocks and both heads": heads,
         "whole pair": partial(network, pixels[:1], pixels[1:]),
     }
     rows = []
@@ -78,8 +79,10 @@ def _parts_table(network: TwoViewNetwork, settings: SpeedSettings) -> SpeedTable
     )
 
 
-def _run_head(head: DenseHead, layers: list[Tensor], view: EncodedViews) -> None:
-    head(layers, view.grid, view.pyramid, view.pixels)
+def _run_head(
+    head: DenseHead, layers: list[Tensor], view: EncodedViews, point_layers: list[Tensor] | None
+) -> None:
+    head(layers, view.grid, view.pyramid, view.pixels, point_layers)
 
 
 def _count_flops(work: Callable[[], object]) -> int:

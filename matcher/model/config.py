@@ -59,6 +59,9 @@ class ModelConfig:
             the released networks have two of each.
         rope_base: base of the rotary frequencies.
         is_metric: whether its pointmaps are in metres.
+        points_depth: how many of the last decoder blocks the pointmaps have to themselves, with
+            their own way up to pixels (a fused head and shared views only); 0: one trunk for both.
+            What descriptors and pointmaps want of a trunk differs, and its parts then learn apart.
     """
 
     encoder: TransformerConfig
@@ -69,6 +72,7 @@ class ModelConfig:
     share_views: bool = False
     rope_base: float = 100.0
     is_metric: bool = False
+    points_depth: int = 0
 
     def __post_init__(self) -> None:
         if self.stem not in ("patch", "convolutional"):
@@ -83,16 +87,29 @@ class ModelConfig:
             )
         if self.rope_base <= 0:
             raise InputError("rope_base", "a positive number", f"{self.rope_base}")
+        if not 0 <= self.points_depth < max(1, self.decoder.depth):
+            raise InputError(
+                "points_depth",
+                f"fewer blocks than the decoder's {self.decoder.depth}, at least 0",
+                f"{self.points_depth}",
+            )
+        if self.points_depth and (self.head.points != "fused" or not self.share_views):
+            raise InputError(
+                "points_depth",
+                "0 without a fused head and shared views",
+                f"{self.points_depth}, {self.head.points} head, share_views={self.share_views}",
+            )
 
     @classmethod
     def small(cls) -> ModelConfig:
-        """The bundled model's network: about 16 M parameters."""
+        """The bundled model's network: about 20 M parameters."""
         return cls(
             encoder=TransformerConfig(embed_dim=384, depth=4, num_heads=6),
             decoder=TransformerConfig(embed_dim=256, depth=6, num_heads=4),
             head=HeadConfig(points="fused", local_features="fused", point_places=True),
             stem="convolutional",
             share_views=True,
+            points_depth=4,
         )
 
     @classmethod
@@ -109,6 +126,7 @@ class ModelConfig:
             ),
             stem="convolutional",
             share_views=True,
+            points_depth=1,
         )
 
     def to_dict(self) -> dict[str, Any]:

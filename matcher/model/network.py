@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from heads import DenseHead, DenseOutput, RawMaps, build_head
-from heads.local_features import FusedHead
+from heads.local_features import FusedHead, FusedPoints
 from matcher.errors import InputError
 from matcher.model.attention import CrossBlock, SelfBlock, layer_norm
 from matcher.model.config import ModelConfig
@@ -131,29 +131,54 @@ class Decoder(nn.Module):
         self.head_dim = dim // config.decoder.num_heads
 
     def forward(
-        self, view0: EncodedViews, view1: EncodedViews
+        self, view0: EncodedViews, view1: EncodedViews, depth: int | None = None
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """Token lists of both sides: encoder output, then every block's (the last normalised)."""
+        """Token lists of both sides: encoder output, then every block's (the last normalised).
+
+        ``depth``: only the first so many blocks, and none of their tokens normalised.
+        """
         side0, side1 = self.embed(view0.tokens), self.embed(view1.tokens)
         if self.view_embed is not None:
             side0 = side0 + self.view_embed[0]
             side1 = side1 + self.view_embed[1]
-        rotary0, rotary1 = self._rotary(view0), self._rotary(view1)
+        rotary0, rotary1 = self.rotary(view0), self.rotary(view1)
         layers0, layers1 = [view0.tokens], [view1.tokens]
         blocks1 = self.blocks0 if self.blocks1 is None else self.blocks1
-        for block0, block1 in zip(self.blocks0, blocks1, strict=True):
+        for block0, block1 in zip(self.blocks0[:depth], blocks1[:depth], strict=True):
             side0, side1 = (
                 block0(side0, side1, rotary0, rotary1),
                 block1(side1, side0, rotary1, rotary0),
             )
             layers0.append(side0)
             layers1.append(side1)
-        layers0[-1], layers1[-1] = self.norm(layers0[-1]), self.norm(layers1[-1])
+        if depth is None:
+            layers0[-1], layers1[-1] = self.norm(layers0[-1]), self.norm(layers1[-1])
         return layers0, layers1
 
-    def _rotary(self, view: EncodedViews) -> RotaryTables:
+    def rotary(self, view: EncodedViews) -> RotaryTables:
+        """The positions of a view's tokens."""
         positions = grid_positions(*view.grid, device=view.tokens.device)
         return rotary_tables(positions, self.head_dim, self.rope_base)
+
+
+class PointsDecoder(nn.Module):
+    """The last decoder blocks once more, for pointmaps alone; both views share them."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(CrossBlock(config.decoder) for _ in range(config.points_depth))
+        self.norm = layer_norm(config.decoder.embed_dim)
+
+    def forward(
+        self, side0: Tensor, side1: Tensor, rotary0: RotaryTables, rotary1: RotaryTables
+    ) -> tuple[Tensor, Tensor]:
+        """Tokens (B, N, C') where the two trunks part -> their last, normalised."""
+        for block in self.blocks:
+            side0, side1 = (
+                block(side0, side1, rotary0, rotary1),
+                block(side1, side0, rotary1, rotary0),
+            )
+        return self.norm(side0), self.norm(side1)
 
 
 class TwoViewNetwork(nn.Module):
@@ -169,6 +194,7 @@ class TwoViewNetwork(nn.Module):
         self.config = config
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
+        self.points_decoder = PointsDecoder(config) if config.points_depth else None
 
         def head() -> DenseHead:
             return build_head(
@@ -178,6 +204,7 @@ class TwoViewNetwork(nn.Module):
                 decoder_depth=config.decoder.depth,
                 patch_size=config.patch_size,
                 pyramid_dims=PYRAMID_DIMS if config.stem == "convolutional" else None,
+                own_points=config.points_depth > 0,
             )
 
         self.head0 = head()
@@ -215,10 +242,34 @@ class TwoViewNetwork(nn.Module):
         if len(view0) != len(view1):
             raise InputError("view1", f"as many images as view0 ({len(view0)})", f"{len(view1)}")
         layers0, layers1 = self.decoder(view0, view1)
+        points0, points1 = self.point_layers(layers0, layers1, view0, view1)
         head1 = self.head0 if self.head1 is None else self.head1
         return PairPrediction(
-            _apply_head(self.head0, layers0, view0), _apply_head(head1, layers1, view1)
+            _apply_head(self.head0, layers0, view0, points0),
+            _apply_head(head1, layers1, view1, points1),
         )
+
+    def point_layers(
+        self,
+        layers0: list[Tensor],
+        layers1: list[Tensor],
+        view0: EncodedViews,
+        view1: EncodedViews,
+    ) -> tuple[list[Tensor] | None, list[Tensor] | None]:
+        """Encoder's and last tokens of the pointmap's own trunk; ``None`` where it shares one.
+
+        ``layers0``, ``layers1``: of the decoder, at least up to the block where the trunks part.
+        """
+        if self.points_decoder is None:
+            return None, None
+        parting = self.config.decoder.depth - self.config.points_depth
+        last0, last1 = self.points_decoder(
+            layers0[parting],
+            layers1[parting],
+            self.decoder.rotary(view0),
+            self.decoder.rotary(view1),
+        )
+        return [view0.tokens, last0], [view1.tokens, last1]
 
     def forward(self, pixels0: Tensor, pixels1: Tensor) -> PairPrediction:
         """Encode and decode a batch of pairs.
@@ -229,14 +280,28 @@ class TwoViewNetwork(nn.Module):
         """
         return self.decode(*self._encode_both(pixels0, pixels1))
 
-    def forward_raw(self, pixels0: Tensor, pixels1: Tensor) -> tuple[RawMaps, RawMaps]:
-        """``forward`` without activations: for training, which looks at few of the pixels."""
+    def forward_raw(
+        self, pixels0: Tensor, pixels1: Tensor, *, features: bool = True
+    ) -> tuple[RawMaps, RawMaps]:
+        """``forward`` without activations: for training, which looks at few of the pixels.
+
+        ``features=False`` leaves out what pointmaps with their own trunk do not need.
+        """
         view0, view1 = self._encode_both(pixels0, pixels1)
-        layers0, layers1 = self.decoder(view0, view1)
         head1 = self.head0 if self.head1 is None else self.head1
+        if not features and self.points_decoder is not None:
+            parting = self.config.decoder.depth - self.config.points_depth
+            layers0, layers1 = self.decoder(view0, view1, parting)
+            points0, points1 = self.point_layers(layers0, layers1, view0, view1)
+            return (
+                RawMaps(self.head0.raw_points(points0, view0.grid, view0.pyramid)),
+                RawMaps(head1.raw_points(points1, view1.grid, view1.pyramid)),
+            )
+        layers0, layers1 = self.decoder(view0, view1)
+        points0, points1 = self.point_layers(layers0, layers1, view0, view1)
         return (
-            self.head0.raw(layers0, view0.grid, view0.pyramid, view0.pixels),
-            head1.raw(layers1, view1.grid, view1.pyramid, view1.pixels),
+            self.head0.raw(layers0, view0.grid, view0.pyramid, view0.pixels, points0),
+            head1.raw(layers1, view1.grid, view1.pyramid, view1.pixels, points1),
         )
 
     def _encode_both(self, pixels0: Tensor, pixels1: Tensor) -> tuple[EncodedViews, EncodedViews]:
@@ -282,8 +347,10 @@ class TwoViewNetwork(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
 
-def _apply_head(head: nn.Module, layers: list[Tensor], view: EncodedViews) -> DenseOutput:
-    output: DenseOutput = head(layers, view.grid, view.pyramid, view.pixels)
+def _apply_head(
+    head: nn.Module, layers: list[Tensor], view: EncodedViews, point_layers: list[Tensor] | None
+) -> DenseOutput:
+    output: DenseOutput = head(layers, view.grid, view.pyramid, view.pixels, point_layers)
     return output
 
 
@@ -298,7 +365,7 @@ def _initialise(network: nn.Module) -> None:
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
     for module in network.modules():
-        if isinstance(module, FusedHead):
+        if isinstance(module, FusedHead | FusedPoints):
             # Raw distances and confidences pass an exponential: they must start near zero. The
             # stem's maps have a spread of about ten.
             for lateral in module.lateral:
@@ -306,7 +373,9 @@ def _initialise(network: nn.Module) -> None:
                 nn.init.normal_(lateral.weight, std=0.1 * lateral.in_channels**-0.5)
             if module.points_places is not None:
                 nn.init.zeros_(module.points_places.weight)
-            nn.init.normal_(module.points_out.weight, std=1e-3)
-            assert module.points_out.bias is not None
-            nn.init.constant_(module.points_out.bias, 0.1)
-            nn.init.normal_(module.features_out.weight, std=0.01)
+            if module.points_out is not None:
+                nn.init.normal_(module.points_out.weight, std=1e-3)
+                assert module.points_out.bias is not None
+                nn.init.constant_(module.points_out.bias, 0.1)
+            if isinstance(module, FusedHead):
+                nn.init.normal_(module.features_out.weight, std=0.01)

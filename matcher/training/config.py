@@ -192,6 +192,7 @@ class TrainConfig(RunConfig):
     Attributes:
         matching_weight, pointmap_weight: the two losses; a stage may have its own.
         ray_weight: of the rays of view 0 within the pointmap loss; a stage may have its own.
+        distance_weight: of log distances within the pointmap loss; a stage may have its own.
         match_alpha: reward for confident descriptors.
         temperature: of InfoNCE.
     """
@@ -199,6 +200,7 @@ class TrainConfig(RunConfig):
     matching_weight: float = 1.0
     pointmap_weight: float = 0.5
     ray_weight: float = 0.0
+    distance_weight: float = 0.0
     match_alpha: float = 1.0
     temperature: float = 0.07
 
@@ -206,9 +208,13 @@ class TrainConfig(RunConfig):
         # Not super(): a dataclass with slots is another class than the one this method knows.
         RunConfig.__post_init__(self)
         _check_numbers(self, ("temperature",), above_zero=True)
-        _check_numbers(self, ("matching_weight", "pointmap_weight", "ray_weight", "match_alpha"))
+        weights = ("matching_weight", "pointmap_weight", "ray_weight", "distance_weight")
+        _check_numbers(self, (*weights, "match_alpha"))
+        everything = {"encoder", "decoder", "heads"}
+        if self.model.points_depth:
+            everything.add("points")
         for stage in self.stages:
-            if {"encoder", "decoder", "heads"} <= set(stage.frozen):
+            if everything <= set(stage.frozen):
                 raise InputError("stage frozen", "a part that learns", "all of them")
 
 
@@ -229,7 +235,12 @@ class PretrainConfig(RunConfig):
         for stage in self.stages:
             if {"encoder", "decoder"} <= set(stage.frozen):
                 raise InputError("stage frozen", "an encoder or a decoder that learns", "neither")
-            weights = (stage.matching_weight, stage.pointmap_weight, stage.ray_weight)
+            weights = (
+                stage.matching_weight,
+                stage.pointmap_weight,
+                stage.ray_weight,
+                stage.distance_weight,
+            )
             if any(weight is not None for weight in weights):
                 raise InputError("stage weights", "none in a pretraining", "a weight of matching")
 

@@ -41,6 +41,7 @@ from matcher.training.pointmap_losses import (
     PointmapErrors,
     PointmapLossOptions,
     PointmapTargets,
+    distance_errors,
     mean_distance,
     pointmap_errors,
     ray_errors,
@@ -61,6 +62,7 @@ __all__ = [
     "SoftmaxMode",
     "confidence_weighted",
     "confidence_weighted_matching",
+    "distance_errors",
     "gather_pixels",
     "info_nce",
     "masked_mean",
@@ -125,7 +127,8 @@ class LossTerms:
 
     Attributes:
         total: what to minimise.
-        pointmap: confidence-weighted pointmap loss and that of the rays, before their weight.
+        pointmap: confidence-weighted pointmap loss and those of rays and distances, before its
+            weight.
         matching: confidence-weighted matching loss, before its weight.
         pointmap_error: mean pixel error of view 0 plus that of view 1, not weighted.
         matching_error: mean InfoNCE of the correspondences, not weighted.
@@ -196,6 +199,10 @@ def total_loss(
     if options.pointmap.ray_weight:
         rays = mean(ray_errors(output0, targets), targets.valid0)
         pointmap = pointmap + options.pointmap.ray_weight * rays
+    if options.pointmap.distance_weight:
+        distances = distance_errors(output0, output1, targets)
+        far = mean(distances[0], targets.valid0) + mean(distances[1], targets.valid1)
+        pointmap = pointmap + options.pointmap.distance_weight * far
     error = mean(errors.error0, errors.counted0) + mean(errors.error1, errors.counted1)
     total = options.pointmap_weight * pointmap
     matching = matching_error = torch.zeros_like(total)

@@ -17,6 +17,7 @@ __all__ = [
     "PointmapErrors",
     "PointmapLossOptions",
     "PointmapTargets",
+    "distance_errors",
     "mean_distance",
     "pointmap_errors",
     "ray_errors",
@@ -25,6 +26,8 @@ __all__ = [
 Normalization = Literal["mean_distance_unless_metric", "mean_distance", "shift_and_scale"]
 
 _SMALLEST_SCALE = 1e-8
+_SMALLEST_DISTANCE = 1e-4
+"""A predicted point at the camera itself must not send its gradient to infinity."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,6 +92,9 @@ class PointmapLossOptions:
         ray_weight: weight of the mean error of view 0's rays (``ray_errors``), whatever the
             confidence. Where depth is uncertain the distance of points says little about their
             direction, and the focal length read off a pointmap grows too long.
+        distance_weight: weight of the mean error of both views' log distances
+            (``distance_errors``), whatever the confidence. A distance of points is dominated by
+            what lies far away and is not sure; relative depth counts near and far alike.
     """
 
     normalization: Normalization = "mean_distance_unless_metric"
@@ -97,6 +103,7 @@ class PointmapLossOptions:
     sky_error: float = 2.0
     alpha: float = 0.2
     ray_weight: float = 0.0
+    distance_weight: float = 0.0
 
     def __post_init__(self) -> None:
         known = ("mean_distance_unless_metric", "mean_distance", "shift_and_scale")
@@ -104,7 +111,7 @@ class PointmapLossOptions:
             "normalization", self.normalization in known, " or ".join(known), self.normalization
         )
         require("sky_error", 0 <= self.sky_error < math.inf, "a number >= 0", self.sky_error)
-        for name in ("alpha", "ray_weight"):
+        for name in ("alpha", "ray_weight", "distance_weight"):
             weight = getattr(self, name)
             require(name, 0 <= weight < math.inf, "a number >= 0", weight)
 
@@ -208,6 +215,34 @@ def ray_errors(output0: DenseOutput, targets: PointmapTargets) -> Tensor:
     predicted = precise(keep_where(output0.points, targets.valid0))
     true = precise(keep_where(targets.points0, targets.valid0))
     return lengths(_unit(predicted) - _unit(true))
+
+
+def distance_errors(
+    output0: DenseOutput, output1: DenseOutput, targets: PointmapTargets
+) -> tuple[Tensor, Tensor]:
+    """How far the log of points' distances from camera 0 is off, up to one scale for the pair.
+
+    Args:
+        output0: prediction for view 0, points in camera 0's frame.
+        output1: prediction for view 1, in the same frame.
+        targets: the truth; its pixels at the camera itself do not count.
+
+    Returns:
+        (B, H, W) and (B, H1, W1) absolute differences of natural logarithms, less the pair's median
+        difference; 0 where not valid.
+    """
+    predicted, valid = _joined(output0.points, targets.valid0, output1.points, targets.valid1)
+    true, _ = _joined(targets.points0, targets.valid0, targets.points1, targets.valid1)
+    distance = lengths(true)
+    valid = valid & (distance > _SMALLEST_SCALE)
+    logs = lengths(predicted).clamp(min=_SMALLEST_DISTANCE).log()
+    logs = logs - distance.clamp(min=_SMALLEST_SCALE).log()
+    error = keep_where((logs - _median(logs.detach(), valid)[:, None]).abs(), valid)
+    in_view0 = targets.valid0.shape[1] * targets.valid0.shape[2]
+    return (
+        error[:, :in_view0].reshape_as(targets.valid0),
+        error[:, in_view0:].reshape_as(targets.valid1),
+    )
 
 
 def _normalised(

@@ -36,6 +36,7 @@ from matcher.training.state import (
     initial_network,
     new_state,
     restore,
+    without_own_points,
 )
 from matcher.training.steps import step_precision
 from matcher.training.validate import make_validation_set
@@ -65,10 +66,14 @@ class CompletionResult:
 
 
 def build_completion_state(config: PretrainConfig) -> TrainingState[CompletionNetwork]:
-    """A fresh completion network around the initial two-view network; raises as that does."""
+    """A fresh completion network around the initial two-view network; raises as that does.
+
+    Only the shared trunk is pretrained: what starts from it copies blocks for its pointmaps.
+    """
     two_view = initial_network(config)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.seed + 1)
+        two_view = without_own_points(two_view)
         network = CompletionNetwork(two_view, config.mask_ratio)
     return new_state(network, config)
 

@@ -27,6 +27,7 @@ FREEZABLE_PARTS: Mapping[str, tuple[str, ...]] = {
         "head0.local_features.",
         "head1.local_features.",
     ),
+    "points": ("points_decoder.", "head0.fused_points."),
 }
 """Names of parts that a stage may freeze, and how their parameters' names begin."""
 
@@ -46,13 +47,14 @@ class Stage:
         image_size: side of a square training image, pixels; landscape and portrait shapes of about
             the same area (4:3) are mixed in.
         batch_size: pairs a step, of all processes together.
-        matching_weight, pointmap_weight, ray_weight: weights of the losses during the stage;
-            ``None``: those of the run.
+        matching_weight, pointmap_weight, ray_weight, distance_weight: weights of the losses during
+            the stage; ``None``: those of the run.
         motion: which pairs of posed views are drawn.
         frozen: parts of the network that do not learn: ``stem``, ``encoder`` (with its stem),
             ``decoder``, ``heads``, ``features`` (what descriptors are read from: the layers of a
-            head that are not the pointmap's alone). With ``encoder``, ``decoder``
-            and ``features`` at rest pointmaps learn and descriptors stay the same to the bit.
+            head that are not the pointmap's alone), ``points`` (the trunk that pointmaps have to
+            themselves). With ``encoder``, ``decoder`` and ``features`` at rest pointmaps learn and
+            descriptors stay the same to the bit.
     """
 
     until: float
@@ -61,6 +63,7 @@ class Stage:
     matching_weight: float | None = None
     pointmap_weight: float | None = None
     ray_weight: float | None = None
+    distance_weight: float | None = None
     motion: Motion = ANY_MOTION
     frozen: tuple[str, ...] = ()
 
@@ -69,7 +72,7 @@ class Stage:
             raise InputError("stage until", "a share in (0, 1]", f"{self.until}")
         check_count("stage image_size", self.image_size, 32)
         check_count("stage batch_size", self.batch_size, 1)
-        for name in ("matching_weight", "pointmap_weight", "ray_weight"):
+        for name in ("matching_weight", "pointmap_weight", "ray_weight", "distance_weight"):
             weight = getattr(self, name)
             if weight is not None and not 0 <= weight < math.inf:
                 raise InputError(f"stage {name}", "a number >= 0", f"{weight}")
@@ -86,6 +89,11 @@ class Stage:
         long = max(16, round(self.image_size * math.sqrt(4 / 3) / 16) * 16)
         square = max(16, round(self.image_size / 16) * 16)
         return (square, square), (short, long), (long, short)
+
+    @property
+    def learns_points_alone(self) -> bool:
+        """Whether nothing that descriptors are read from can learn."""
+        return {"encoder", "decoder", "features"} <= set(self.frozen)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values that JSON can hold."""

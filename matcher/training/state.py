@@ -7,12 +7,13 @@ import dataclasses
 import json
 import os
 import pickle
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from matcher.checkpoints import load_checkpoint, load_croco
 from matcher.errors import CheckpointError, InputError
@@ -35,6 +36,8 @@ __all__ = [
     "new_state",
     "restore",
     "save_state",
+    "with_own_points",
+    "without_own_points",
 ]
 
 LAST_NAME = "last.pt"
@@ -110,11 +113,8 @@ def _loaded(config: RunConfig) -> TwoViewNetwork:
         except (CheckpointError, InputError):
             raise error from None
         return two_view_from_croco(croco, config.model)
-    if _with_places(loaded.config) == config.model:
-        # Weights of 0, which change nothing at first: the file knows nothing of places yet.
-        network = TwoViewNetwork(config.model)
-        network.load_state_dict(loaded.state_dict(), strict=False)
-        return network.train()
+    if loaded.config != config.model:
+        loaded = with_own_points(loaded, config.model) or loaded
     if loaded.config != config.model:
         raise InputError(
             "initialise",
@@ -124,11 +124,60 @@ def _loaded(config: RunConfig) -> TwoViewNetwork:
     return loaded.train()
 
 
-def _with_places(model: ModelConfig) -> ModelConfig | None:
-    """The same network, told where its points' pixels lie; ``None``: it is, or cannot be."""
-    if model.head.points != "fused" or model.head.point_places:
+def with_own_points(network: TwoViewNetwork, model: ModelConfig) -> TwoViewNetwork | None:
+    """The same network with what its pointmaps lack of ``model``; it answers the same at first.
+
+    Places come in with weights of 0, own decoder blocks and layers as copies of the shared ones.
+    ``None``: ``model`` differs in something else, or has less.
+    """
+    head = network.config.head
+    lacks_places = model.head.point_places and not head.point_places
+    lacks_trunk = model.points_depth > 0 and network.config.points_depth == 0
+    wanted = dataclasses.replace(
+        network.config,
+        head=dataclasses.replace(head, point_places=head.point_places or lacks_places),
+        points_depth=model.points_depth if lacks_trunk else network.config.points_depth,
+    )
+    if wanted != model or not (lacks_places or lacks_trunk):
         return None
-    return dataclasses.replace(model, head=dataclasses.replace(model.head, point_places=True))
+    grown = TwoViewNetwork(model)
+    weights = grown.state_dict()
+    given = network.state_dict()
+    if lacks_trunk:
+        given |= _copies_for_points(given, model)
+    weights.update({name: value for name, value in given.items() if name in weights})
+    grown.load_state_dict(weights)
+    return grown.train(network.training)
+
+
+def without_own_points(network: TwoViewNetwork) -> TwoViewNetwork:
+    """The network with one trunk for descriptors and pointmaps, whose points layers it keeps."""
+    if network.config.points_depth == 0:
+        return network
+    shared = TwoViewNetwork(dataclasses.replace(network.config, points_depth=0))
+    given = network.state_dict()
+    weights = {name: given.get(name, value) for name, value in shared.state_dict().items()}
+    for name in weights:
+        own = name.replace("head0.fused.points_", "head0.fused_points.points_")
+        weights[name] = given.get(own, weights[name])
+    shared.load_state_dict(weights)
+    return shared.train(network.training)
+
+
+def _copies_for_points(given: Mapping[str, Tensor], model: ModelConfig) -> dict[str, Tensor]:
+    """Tensors of a shared trunk under the names of the pointmaps' own."""
+    parting = model.decoder.depth - model.points_depth
+    starts = {
+        f"decoder.blocks0.{parting + index}.": f"points_decoder.blocks.{index}."
+        for index in range(model.points_depth)
+    }
+    starts |= {"decoder.norm.": "points_decoder.norm.", "head0.fused.": "head0.fused_points."}
+    return {
+        own + name.removeprefix(shared): value
+        for name, value in given.items()
+        for shared, own in starts.items()
+        if name.startswith(shared)
+    }
 
 
 def new_state(network: NetworkT, config: RunConfig) -> TrainingState[NetworkT]:

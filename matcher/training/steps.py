@@ -79,9 +79,9 @@ class RawForward(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, pixels0: Tensor, pixels1: Tensor) -> RawTensors:
+    def forward(self, pixels0: Tensor, pixels1: Tensor, features: bool = True) -> RawTensors:
         """Points and features of both views; see ``TwoViewNetwork.forward_raw``."""
-        maps0, maps1 = self.network.forward_raw(pixels0, pixels1)
+        maps0, maps1 = self.network.forward_raw(pixels0, pixels1, features=features)
         return maps0.points, maps0.features, maps1.points, maps1.features
 
 
@@ -98,7 +98,11 @@ def loss_options(config: TrainConfig, stage: Stage | None = None) -> LossOptions
         "mean_distance_unless_metric" if config.model.is_metric else "mean_distance"
     )
     return LossOptions(
-        pointmap=PointmapLossOptions(normalization=normalization, ray_weight=weight("ray_weight")),
+        pointmap=PointmapLossOptions(
+            normalization=normalization,
+            ray_weight=weight("ray_weight"),
+            distance_weight=weight("distance_weight"),
+        ),
         matching=MatchingLossOptions(
             temperature=config.temperature,
             alpha=config.match_alpha,
@@ -133,10 +137,12 @@ def compute_loss(
         mean: how the losses of pixels and matches are averaged.
     """
     call = RawForward(network) if forward is None else forward
-    with step_precision(batch.pixels0.device.type, config):
-        points0, features0, points1, features1 = call(batch.pixels0, batch.pixels1)
-    maps0, maps1 = RawMaps(points0, features0), RawMaps(points1, features1)
     options, head, pairs = loss_options(config, stage), config.model.head, batch.correspondences
+    descriptors_rest = stage is not None and stage.learns_points_alone
+    wants_features = options.matching_weight > 0 or not descriptors_rest
+    with step_precision(batch.pixels0.device.type, config):
+        points0, features0, points1, features1 = call(batch.pixels0, batch.pixels1, wants_features)
+    maps0, maps1 = RawMaps(points0, features0), RawMaps(points1, features1)
     points = total_loss(
         dense_output(_thin(maps0.points.float(), -2), None, head),
         dense_output(_thin(maps1.points.float(), -2), None, head),
@@ -145,7 +151,7 @@ def compute_loss(
         options,
         mean=mean,
     )
-    if features0 is None:  # DUSt3R: pointmaps alone
+    if features0 is None:  # DUSt3R, or a stage of pointmaps alone
         return points
     matching, matching_error = matching_loss(
         features_at(maps0, pairs.pixels0, pairs.negatives0, head),

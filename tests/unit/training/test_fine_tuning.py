@@ -120,12 +120,13 @@ def test_pointmaps_learn_and_descriptors_stay(toy: Make, tmp_path: Path) -> None
 def test_every_layer_of_a_head_is_named_once(stem: str) -> None:
     """What may rest as ``features`` and what only pointmaps use make up a whole head."""
     network = TwoViewNetwork(ModelConfig.tiny() if stem == "convolutional" else mast3r_like())
-    features = FREEZABLE_PARTS["features"]
+    features, own = FREEZABLE_PARTS["features"], FREEZABLE_PARTS["points"]
     names = [name for name, _ in network.named_parameters() if name.startswith(("head0", "head1"))]
-    rest = [name for name in names if not name.startswith(features)]
-    points = ".points." if stem == "patch" else ".fused.points_"
-    assert rest
-    assert all(points in name for name in rest)
+    rest = [name for name in names if not name.startswith((*features, *own))]
+    if stem == "patch":
+        assert rest
+    assert all(".points." in name for name in rest)
+    assert any(name.startswith(own) for name in names) == (stem == "convolutional")
     assert len(rest) < len(names)
 
 
@@ -197,6 +198,51 @@ def test_a_checkpoint_that_knows_no_places_is_trained_further(toy: Make, tmp_pat
     assert torch.equal(old.output1.descriptors, new.output1.descriptors)
     with pytest.raises(InputError, match="another network"):
         initial_network(toy(model=ModelConfig.small(), initialise=str(path)))
+
+
+def test_pointmaps_get_decoder_blocks_of_their_own(toy: Make, tmp_path: Path) -> None:
+    """As copies, which answer the same at first and then learn alone, and cheaper."""
+    model = ModelConfig.tiny()
+    torch.manual_seed(0)
+    network = TwoViewNetwork(dataclasses.replace(model, points_depth=0)).eval()
+    path = tmp_path / "shared.safetensors"
+    save_native(path, network, CheckpointInfo("shared"))
+    stage = Stage(1.0, 48, 2, matching_weight=0.0, frozen=("encoder", "decoder", "features"))
+    config = toy(initialise=str(path), stages=(stage,), max_steps=3, ema_decay=0.0)
+    grown = initial_network(config).eval()
+    assert grown.config == model
+    views = torch.rand(2, 1, 3, 48, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    with torch.no_grad():
+        old, new = network(*views), grown(*views)
+        raw, points = grown.forward_raw(*views), grown.forward_raw(*views, features=False)
+    for name in ("points", "confidence", "descriptors", "descriptor_confidence"):
+        assert torch.equal(getattr(old.output0, name), getattr(new.output0, name))
+        assert torch.equal(getattr(old.output1, name), getattr(new.output1, name))
+    assert points[0].features is None
+    assert torch.equal(points[1].points, raw[1].points)
+    began = build_state(config).network.eval()
+    learned = train(config, tmp_path / "out").average.eval()
+    with torch.no_grad():
+        before, after = began(*views), learned(*views)
+    assert torch.equal(before.output1.descriptors, after.output1.descriptors)
+    assert not torch.equal(before.output1.points, after.output1.points)
+    start, end = grown.points_decoder, learned.points_decoder
+    assert start is not None
+    assert end is not None
+    assert not torch.equal(start.blocks[0].mlp.fc1.weight, end.blocks[0].mlp.fc1.weight)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"points_depth": 2}, "points_depth: expected fewer blocks than the decoder's 2"),
+        ({"points_depth": -1}, "points_depth: expected fewer blocks"),
+        ({"share_views": False}, "points_depth: expected 0 without a fused head and shared views"),
+    ],
+)
+def test_own_blocks_must_fit_the_network(changes: dict[str, Any], text: str) -> None:
+    with pytest.raises(InputError, match=text):
+        dataclasses.replace(ModelConfig.tiny(), **changes)
 
 
 def test_stages_have_their_own_weights() -> None:
@@ -281,4 +327,11 @@ def test_impossible_parts_of_a_stage_are_refused(changes: dict[str, Any]) -> Non
 
 def test_something_must_learn() -> None:
     with pytest.raises(InputError, match="stage frozen: expected a part that learns"):
-        TrainConfig(stages=(Stage(1.0, 64, 2, frozen=("encoder", "decoder", "heads")),))
+        TrainConfig(stages=(Stage(1.0, 64, 2, frozen=("encoder", "decoder", "heads", "points")),))
+    # Pointmaps have decoder blocks of their own.
+    TrainConfig(stages=(Stage(1.0, 64, 2, frozen=("encoder", "decoder", "heads")),))
+    shared = dataclasses.replace(ModelConfig.small(), points_depth=0)
+    with pytest.raises(InputError, match="stage frozen: expected a part that learns"):
+        TrainConfig(
+            model=shared, stages=(Stage(1.0, 64, 2, frozen=("encoder", "decoder", "heads")),)
+        )

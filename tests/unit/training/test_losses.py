@@ -18,6 +18,7 @@ from matcher.training.losses import (
     SoftmaxMode,
     confidence_weighted,
     confidence_weighted_matching,
+    distance_errors,
     gather_pixels,
     info_nce,
     masked_mean,
@@ -247,6 +248,47 @@ class TestRays:
         torch.testing.assert_close(with_rays.pointmap, plain.pointmap + 3 * rays.detach())
         torch.testing.assert_close(with_rays.total, plain.total + 3 * rays)
         assert with_rays.values().pointmap_error == plain.values().pointmap_error
+
+
+class TestDistances:
+    def test_a_factor_for_the_pair_costs_nothing_and_one_for_a_point_its_log(self) -> None:
+        true0, true1 = along_z(1.0, 2.0, 4.0), along_z(3.0, 5.0, 100.0)
+        predicted0, predicted1 = 7 * true0, 7 * true1
+        predicted1[..., 1, :] *= 1.5
+        errors0, errors1 = distance_errors(
+            output(predicted0), output(predicted1), targets(true0, true1)
+        )
+        torch.testing.assert_close(errors0, torch.zeros(1, 1, 3), atol=1e-6, rtol=0)
+        torch.testing.assert_close(errors1, torch.tensor([[[0.0, math.log(1.5), 0.0]]]))
+
+    def test_near_and_far_count_alike(self) -> None:
+        true = along_z(0.1, 1.0, 1.0, 1.0, 50.0)
+        for index in (0, 4):
+            off = true.clone()
+            off[..., index, :] *= 1.2
+            error, _ = distance_errors(output(off), output(true), targets(true, true))
+            assert float(error.sum()) == pytest.approx(math.log(1.2), abs=1e-5)
+
+    def test_what_is_not_known_reaches_neither_value_nor_gradient(self) -> None:
+        true = along_z(1.0, 2.0, math.nan, 0.0)
+        known = torch.tensor([[[True, True, False, True]]])
+        truth = PointmapTargets(true, true, known, known, torch.tensor([False]))
+        predicted = along_z(1.0, 3.0, 5.0, 0.0).requires_grad_()
+        errors = distance_errors(output(predicted), output(predicted), truth)
+        torch.autograd.backward(errors[0].sum() + errors[1].sum())
+        assert predicted.grad is not None
+        assert predicted.grad.isfinite().all()
+        assert not predicted.grad[..., 2:, :].any()
+        assert not errors[0][..., 2:].any()
+
+    def test_they_enter_the_loss_with_their_weight(self) -> None:
+        predicted0, predicted1, truth, matches = random_batch()
+        plain = total_loss(predicted0, predicted1, truth, matches)
+        options = LossOptions(PointmapLossOptions(distance_weight=2.0))
+        more = total_loss(predicted0, predicted1, truth, matches, options)
+        errors0, errors1 = distance_errors(predicted0, predicted1, truth)
+        far = errors0[truth.valid0].mean() + errors1[truth.valid1].mean()
+        torch.testing.assert_close(more.total, plain.total + 2 * far)
 
 
 class TestConfidence:

@@ -83,6 +83,7 @@ def test_a_trunk_needs_a_convolutional_stem() -> None:
     values = ModelConfig.tiny().to_dict()
     values["stem"] = "patch"
     values["head"] = {"points": "linear", "local_features": "none"}
+    values["points_depth"] = 0
     with pytest.raises(InputError, match="initialise: expected 'random'"):
         TrainConfig(model=ModelConfig.from_dict(values))
 
