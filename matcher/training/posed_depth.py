@@ -25,6 +25,7 @@ from matcher.training.motion import (
 )
 from matcher.training.photo_files import read_photo
 from matcher.training.posed_views import (
+    CENTRED_SHARE,
     CameraView,
     crop_view,
     sample_from_views,
@@ -37,7 +38,6 @@ __all__ = ["DepthGroup", "PosedDepth", "ScenePool", "overlap_table", "posed_grou
 
 ByteImage = npt.NDArray[np.uint8]
 # Photographs are seldom cropped off their axis; some are.
-_CENTRED_SHARE = 0.7
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -140,7 +140,7 @@ class PosedDepth:
             common = int(random.integers(4)) if random.random() < 0.1 else 0
             views = []
             smallest = smallest_windows(random, usual=0.9, close_up=0.4)
-            centred = random.random() < _CENTRED_SHARE
+            centred = random.random() < CENTRED_SHARE
             for index, least in zip(pair, smallest, strict=True):
                 extra = int(random.integers(4)) if turns_one and random.random() < 0.05 else 0
                 view = CameraView(

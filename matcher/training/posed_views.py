@@ -15,10 +15,19 @@ from matcher.training.motion import MIN_MATCHES
 from matcher.training.samples import TrainingSample, select_matches
 from matcher.turns import rotation_about_axis
 
-__all__ = ["CameraView", "crop_view", "sample_from_views", "smallest_windows", "turn_view"]
+__all__ = [
+    "CENTRED_SHARE",
+    "CameraView",
+    "crop_view",
+    "sample_from_views",
+    "smallest_windows",
+    "turn_view",
+]
 
 ByteImage = npt.NDArray[np.uint8]
 _CLOSE_UP_SHARE = 0.4
+CENTRED_SHARE = 0.7
+"""Of the pairs of views, those whose windows lie about the optical axis."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -18,6 +18,7 @@ from matcher.structures import ImageSize
 from matcher.synthetic.fixtures import make_test_pair
 from matcher.training import homographies, matched_photos, posed_views
 from matcher.training.manifest import write_correspondences
+from matcher.training.motion import Motion
 from matcher.training.posed_depth import overlap_table
 from matcher.training.posed_views import CameraView, crop_view, turn_view
 from matcher.training.samples import TrainingSample
@@ -393,6 +394,100 @@ def test_some_matched_photos_are_close_ups(matched: Path) -> None:
         ratios.append(abs(np.log2(spreads[0] / spreads[1])))
     assert np.mean(np.array(ratios) > 0.8) > 0.08  # uniform windows alone reach 0.86 at most
     assert np.mean(np.array(ratios) < 0.5) > 0.4
+
+
+@pytest.fixture
+def posed(tmp_path: Path, photo: ByteImage) -> Path:
+    """A manifest of a pair with cameras and pose; one match in five is of a point far away."""
+    random = np.random.default_rng(1)
+    turn = np.radians(6.0)
+    rotation = np.array(
+        [[np.cos(turn), 0, np.sin(turn)], [0, 1, 0], [-np.sin(turn), 0, np.cos(turn)]]
+    )
+    pose = np.eye(4)
+    pose[:3, :3], pose[:3, 3] = rotation, [-0.6, 0.1, 0.05]
+    cameras = [np.array([[f, 0, 99.5], [0, f, 74.5], [0, 0, 1]]) for f in (180.0, 220.0)]
+    depth = random.uniform(2, 6, 2500)
+    depth[::5] = 1000.0
+    rays = np.concatenate([random.uniform(-0.5, 0.5, (2500, 2)) * [1, 0.75], np.ones((2500, 1))], 1)
+    points = rays * depth[:, None]
+    ends = []
+    for k, matrix in zip(cameras, (np.eye(4), pose), strict=True):
+        seen = (points @ matrix[:3, :3].T + matrix[:3, 3]) @ k.T
+        ends.append(seen[:, :2] / seen[:, 2:])
+    inside = np.all([(end >= 0) & (end <= [199, 149]) for end in ends], axis=(0, 2))
+    write_correspondences(tmp_path / "cd.npz", ends[0][inside], ends[1][inside])
+    for name in ("c.png", "d.png"):
+        assert cv2.imwrite(str(tmp_path / name), photo[:150, :200])
+    record = {
+        "image0": "c.png",
+        "image1": "d.png",
+        "K0": cameras[0].tolist(),
+        "K1": cameras[1].tolist(),
+        "cam1_from_cam0": pose.tolist(),
+        "correspondences": "cd.npz",
+    }
+    manifest = tmp_path / "posed.jsonl"
+    manifest.write_text(json.dumps(record) + "\n")
+    return manifest
+
+
+def fitted_camera(points: Array, pixels: Array) -> tuple[Array, float]:
+    """Focal length and principal point that map points to pixels, and the median residual."""
+    rays = points[:, :2] / points[:, 2:]
+    fits = [np.polyfit(rays[:, axis], pixels[:, axis], 1) for axis in (0, 1)]
+    found = np.stack([np.polyval(fit, rays[:, axis]) for axis, fit in enumerate(fits)], axis=1)
+    return np.array(fits), float(np.median(np.abs(found - pixels)))
+
+
+def test_matches_with_a_pose_teach_points_and_lenses(posed: Path) -> None:
+    source = MatchedPhotos([str(posed)])
+    shape, about_axis = (72, 96), 0
+    for seed in range(12):
+        sample = source.draw(np.random.default_rng(seed), shape, 128)
+        points0, valid0, points1, valid1 = (
+            sample.points0,
+            sample.valid0,
+            sample.points1,
+            sample.valid1,
+        )
+        assert points0 is not None
+        assert valid0 is not None
+        assert points1 is not None
+        assert valid1 is not None
+        assert not sample.is_metric
+        assert points0[valid0][:, 2].max() < 10  # what hardly moves between the views is left out
+        rows, columns = np.nonzero(valid0)
+        camera, residual = fitted_camera(
+            points0[valid0].astype(np.float64), np.stack([columns, rows], axis=1).astype(np.float64)
+        )
+        assert residual < 1.5  # a match stands for the pixels within 2 px
+        assert camera[0, 0] == pytest.approx(camera[1, 0], rel=0.05)
+        # Windows are at least a quarter of the photograph.
+        assert 0.85 < camera[0, 0] / 96 < 220 / 50
+        about_axis += abs(camera[0, 1] - 47.5) < 2
+        ends = sample.matches
+        pixels0, pixels1 = ends.pixels0[ends.valid], ends.pixels1[ends.valid]
+        both = valid0[pixels0[:, 1], pixels0[:, 0]] & valid1[pixels1[:, 1], pixels1[:, 0]]
+        one = points0[pixels0[both, 1], pixels0[both, 0]]
+        other = points1[pixels1[both, 1], pixels1[both, 0]]
+        assert len(one) > 16
+        assert np.median(np.linalg.norm(one - other, axis=1)) < 1e-5  # one point, one frame
+    assert about_axis >= 5
+
+
+def test_cameras_of_matched_photos_obey_the_motion(posed: Path) -> None:
+    source = MatchedPhotos([str(posed)])
+    random = np.random.default_rng(0)
+    source.draw(random, (72, 96), 128, Motion(focal=(0.5, 5.0)))
+    with pytest.raises(DatasetError, match="no crop with enough matches"):
+        source.draw(random, (72, 96), 128, Motion(focal=(0.1, 0.5)))
+
+
+def test_matches_without_a_pose_teach_no_points(matched: Path) -> None:
+    sample = MatchedPhotos([str(matched)]).draw(np.random.default_rng(0), (64, 80), 128)
+    assert sample.points0 is None
+    assert sample.valid1 is None
 
 
 def test_pairs_with_too_few_matches_are_no_endless_search(matched: Path) -> None:
