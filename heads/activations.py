@@ -48,19 +48,21 @@ def unit_descriptors(raw: Tensor) -> Tensor:
 
 
 def dense_output(
-    point_channels: Tensor, feature_channels: Tensor | None, config: HeadConfig
+    point_channels: Tensor | None, feature_channels: Tensor | None, config: HeadConfig
 ) -> DenseOutput:
     """Turn raw maps into a ``DenseOutput``.
 
     Args:
-        point_channels: (B, 4, H, W), xyz and confidence.
+        point_channels: (B, 4, H, W), xyz and confidence, or ``None``: no pointmap.
         feature_channels: (B, D + 1, H, W), descriptor and its confidence (or (B, D, H, W) when the
             confidence is shared), or ``None``.
         config: activations.
     """
-    point_maps = point_channels.permute(0, 2, 3, 1)
-    points = points_from_raw(point_maps[..., :3], config.depth_activation)
-    confidence = confidence_from_raw(point_maps[..., 3], config.confidence_activation)
+    points = confidence = None
+    if point_channels is not None:
+        point_maps = point_channels.permute(0, 2, 3, 1)
+        points = points_from_raw(point_maps[..., :3], config.depth_activation)
+        confidence = confidence_from_raw(point_maps[..., 3], config.confidence_activation)
     if feature_channels is None:
         return DenseOutput(points, confidence)
     features = feature_channels.permute(0, 2, 3, 1)
@@ -69,6 +71,8 @@ def dense_output(
         descriptor_confidence = confidence_from_raw(
             features[..., config.descriptor_dim], config.descriptor_confidence_activation
         )
-    else:
+    elif confidence is not None:
         descriptor_confidence = confidence
+    else:
+        raise ValueError("point_channels: the descriptors share their confidence, got None")
     return DenseOutput(points, confidence, descriptors, descriptor_confidence)

@@ -73,7 +73,7 @@ class DenseHead(nn.Module):
         if self.fused is not None:
             assert pixels is not None
             points, descriptors = self.fused(layers, grid, pyramid, pixels)
-            if points is None:
+            if point_layers is not None:
                 points = self.raw_points(point_layers, grid, pyramid)
             return RawMaps(points, descriptors)
         assert self.points is not None
@@ -81,11 +81,10 @@ class DenseHead(nn.Module):
         return RawMaps(self.points(layers, grid), features)
 
     def raw_points(
-        self, layers: list[Tensor] | None, grid: tuple[int, int], pyramid: Sequence[Tensor]
+        self, layers: list[Tensor], grid: tuple[int, int], pyramid: Sequence[Tensor]
     ) -> Tensor:
         """(B, 4, H, W) of a pointmap with its own way up; ``layers``: encoder, own decoder."""
         assert self.fused_points is not None
-        assert layers is not None
         points: Tensor = self.fused_points(layers, grid, pyramid)
         return points
 
@@ -105,14 +104,16 @@ class DenseHead(nn.Module):
             pyramid: the stem's maps at 1/2, 1/4, 1/8, for a fused head.
             pixels: (B, 3, H, W), for a fused head.
             point_layers: encoder output and the last tokens of the pointmap's own decoder blocks,
-                for a head with ``own_points``.
+                for a head with ``own_points``; ``None`` there: no pointmap.
         """
         maps = self.raw(layers, grid, pyramid, pixels, point_layers)
         features = maps.features
         # Exponentials and norms need full precision whatever the tokens were computed in.
-        with torch.autocast(maps.points.device.type, enabled=False):
+        with torch.autocast(layers[0].device.type, enabled=False):
             return dense_output(
-                maps.points.float(), None if features is None else features.float(), self.config
+                None if maps.points is None else maps.points.float(),
+                None if features is None else features.float(),
+                self.config,
             )
 
 

@@ -306,6 +306,7 @@ class PairStream:
             predictions = self._inference.decode(
                 [(one.encoded(), two.encoded()) for one, two in (pair.sides for pair in batch)],
                 self._options,
+                points=self._keep_pointmaps,
             )
             decoding = (time.perf_counter() - started) / len(batch)
             for pair, prediction in zip(batch, predictions, strict=True):

@@ -130,15 +130,22 @@ class PairInference:
 
     @torch.inference_mode()
     def decode(
-        self, pairs: Sequence[tuple[EncodedViews, EncodedViews]], options: PairOptions
+        self,
+        pairs: Sequence[tuple[EncodedViews, EncodedViews]],
+        options: PairOptions,
+        *,
+        points: bool,
     ) -> list[BothWays]:
-        """The predictions, and for symmetric matching those with the photographs swapped."""
+        """The predictions, and for symmetric matching those with the photographs swapped.
+
+        ``points``: whether pointmaps are needed.
+        """
         firsts, seconds = [one for one, _ in pairs], [two for _, two in pairs]
         with self._precision(options):
-            forward = self.network.decode_each(firsts, seconds)
+            forward = self.network.decode_each(firsts, seconds, points=points)
             if not options.matching.symmetric:
                 return [BothWays(prediction) for prediction in forward]
-            backward = self.network.decode_each(seconds, firsts)
+            backward = self.network.decode_each(seconds, firsts, points=points)
         return [BothWays(*both) for both in zip(forward, backward, strict=True)]
 
     def answer(
@@ -156,7 +163,7 @@ class PairInference:
         Args:
             view0: what the network saw of photograph 0.
             view1: the same of photograph 1.
-            prediction: of the network.
+            prediction: of the network; with pointmaps if the answer shall hold them.
             options: how the pair is matched.
             photographs: gives both; called only if crops or turns are wanted.
             keep_pointmaps: whether the answer holds them.
@@ -187,7 +194,7 @@ class PairInference:
         if quarter_turns == 0:
             return None
         turned = source1.turned(quarter_turns)
-        whole = self._match_whole(source0, [turned], options)[0]
+        whole = self._match_whole(source0, [turned], options, points=keep_pointmaps)[0]
         if whole.found.expected_right <= upright.found.expected_right:
             return None
         answer = self._finish(
@@ -201,11 +208,16 @@ class PairInference:
         """The quarter turns of photograph 1 with the most right matches in small views."""
         small = dataclasses.replace(options, max_size=min(options.max_size, _TURN_TRIAL_SIZE))
         turned = [source1.turned(quarter_turns) for quarter_turns in QUARTER_TURNS]
-        trials = self._match_whole(source0, turned, small)
+        trials = self._match_whole(source0, turned, small, points=False)
         return int(np.argmax([trial.found.expected_right for trial in trials]))
 
     def _match_whole(
-        self, source0: MaskedPhotograph, sources1: Sequence[MaskedPhotograph], options: PairOptions
+        self,
+        source0: MaskedPhotograph,
+        sources1: Sequence[MaskedPhotograph],
+        options: PairOptions,
+        *,
+        points: bool,
     ) -> list[_Whole]:
         """One photograph against several."""
         view0, *views1 = (
@@ -218,7 +230,7 @@ class PairInference:
             for source in (source0, *sources1)
         )
         encoded0, *encoded1 = self._encode_views([view0, *views1], options)
-        predictions = self.decode([(encoded0, one) for one in encoded1], options)
+        predictions = self.decode([(encoded0, one) for one in encoded1], options, points=points)
         return [
             _Whole(view0, view1, both, self._match_views(view0, view1, both, options))
             for view1, both in zip(views1, predictions, strict=True)
@@ -266,7 +278,7 @@ class PairInference:
         """Row i with row i."""
         encoded = self._encode_views(views0 + views1, options)
         halves = zip(encoded[: len(views0)], encoded[len(views0) :], strict=True)
-        predictions = self.decode(list(halves), options)
+        predictions = self.decode(list(halves), options, points=False)
         return [
             self._match_views(view0, view1, prediction, options)
             for view0, view1, prediction in zip(views0, views1, predictions, strict=True)

@@ -159,7 +159,7 @@ class Matcher:
         return self._inference.answer(
             image0.view,
             image1.view,
-            self._inference.decode([(image0.encoded, image1.encoded)], options)[0],
+            self._inference.decode([(image0.encoded, image1.encoded)], options, points=True)[0],
             options,
             lambda: (
                 MaskedPhotograph(image0.image, image0.mask),

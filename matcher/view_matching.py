@@ -246,9 +246,10 @@ def _search(view0: View, view1: View, prediction: PairPrediction, options: PairO
         assert sure1 is not None
     else:
         # DUSt3R has no descriptors: pixels match where their 3-D points are mutually closest.
-        maps = output0.points[0], output1.points[0]
+        (points0, confidence0), (points1, confidence1) = output0.pointmap(), output1.pointmap()
+        maps = points0[0], points1[0]
         found = reciprocal_points(*maps, options=search, mask0=mask0, mask1=mask1)
-        sure0, sure1 = output0.confidence - 1, output1.confidence - 1
+        sure0, sure1 = confidence0 - 1, confidence1 - 1
     # About how many seeds the search starts from.
     pixels = int(mask0.sum()) + (int(mask1.sum()) if search.symmetric else 0)
     num_seeds = max(1, round(pixels / search.subsample**2))
@@ -308,12 +309,15 @@ def pointmaps_of(view0: View, view1: View, both: BothWays) -> Pointmaps:
     def cut(points: Tensor, rows: int, columns: int) -> npt.NDArray[np.float32]:
         return points[0, :rows, :columns].float().cpu().numpy()
 
+    points0, confidence0 = both.forward.output0.pointmap()
+    points1, confidence1 = both.forward.output1.pointmap()
+    own1 = None if both.backward is None else both.backward.output0.pointmap()[0]
     return Pointmaps(
-        cut(both.forward.output0.points, rows0, columns0),
-        cut(both.forward.output1.points, rows1, columns1),
-        cut(both.forward.output0.confidence, rows0, columns0),
-        cut(both.forward.output1.confidence, rows1, columns1),
+        cut(points0, rows0, columns0),
+        cut(points1, rows1, columns1),
+        cut(confidence0, rows0, columns0),
+        cut(confidence1, rows1, columns1),
         view0.original_from_network,
         view1.original_from_network,
-        None if both.backward is None else cut(both.backward.output0.points, rows1, columns1),
+        None if own1 is None else cut(own1, rows1, columns1),
     )

@@ -159,9 +159,13 @@ class PlaceNetwork(ReliefNetwork):
         tokens = torch.from_numpy(np.stack([*bumps, camera], axis=1)).float()
         return EncodedViews(tokens[None], encoded.grid, (), encoded.pixels)
 
-    def decode(self, view0: EncodedViews, view1: EncodedViews) -> PairPrediction:
+    def decode(
+        self, view0: EncodedViews, view1: EncodedViews, *, points: bool = True
+    ) -> PairPrediction:
         frame = self.poses[int(view0.tokens[0, 0, -1])]
-        return PairPrediction(self._output(view0, frame), self._output(view1, frame))
+        return PairPrediction(
+            self._output(view0, frame, points=points), self._output(view1, frame, points=points)
+        )
 
 
 def scene_matcher(

@@ -140,24 +140,36 @@ class ReliefNetwork(nn.Module):
         camera = torch.full((1, 1, 1), int(blue > 128))
         return EncodedViews(camera, tuple(image.shape[1:]), (), position[None])
 
-    def decode(self, view0: EncodedViews, view1: EncodedViews) -> PairPrediction:
+    def decode(
+        self, view0: EncodedViews, view1: EncodedViews, *, points: bool = True
+    ) -> PairPrediction:
         frame = self.poses[int(view0.tokens)]
-        return PairPrediction(self._output(view0, frame), self._output(view1, frame))
+        return PairPrediction(
+            self._output(view0, frame, points=points), self._output(view1, frame, points=points)
+        )
 
     def decode_each(
-        self, views0: Sequence[EncodedViews], views1: Sequence[EncodedViews]
+        self,
+        views0: Sequence[EncodedViews],
+        views1: Sequence[EncodedViews],
+        *,
+        points: bool = True,
     ) -> list[PairPrediction]:
-        return [self.decode(one, two) for one, two in zip(views0, views1, strict=True)]
+        return [
+            self.decode(one, two, points=points) for one, two in zip(views0, views1, strict=True)
+        ]
 
-    def _output(self, view: EncodedViews, frame: Pose) -> DenseOutput:
+    def _output(self, view: EncodedViews, frame: Pose, *, points: bool) -> DenseOutput:
         assert view.pixels is not None
         position = view.pixels[0]
         x, y = position.numpy()
-        points = frame.transform(np.stack([x, y, relief_height(x, y)], axis=-1))
         sure = torch.from_numpy(1.5 + 0.2 * np.cos(1.7 * x + 0.9 * y))[None].float()
+        if not self.has_descriptors:
+            points = True
+        seen = frame.transform(np.stack([x, y, relief_height(x, y)], axis=-1))
         return DenseOutput(
-            torch.from_numpy(points)[None].float(),
-            1 + sure,
+            torch.from_numpy(seen)[None].float() if points else None,
+            1 + sure if points else None,
             _embedding(position)[None] if self.has_descriptors else None,
             sure if self.has_descriptors else None,
         )

@@ -191,8 +191,8 @@ def total_loss(
     errors = pointmap_errors(output0, output1, targets, options.pointmap)
     alpha = options.pointmap.alpha
     views = (
-        (errors.error0, output0.confidence, errors.counted0),
-        (errors.error1, output1.confidence, errors.counted1),
+        (errors.error0, output0.pointmap()[1], errors.counted0),
+        (errors.error1, output1.pointmap()[1], errors.counted1),
     )
     pointmap = mean(_weighted(*views[0], alpha), errors.counted0)
     pointmap = pointmap + mean(_weighted(*views[1], alpha), errors.counted1)

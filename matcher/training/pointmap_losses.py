@@ -180,13 +180,13 @@ def pointmap_errors(
     """
     options = options or PointmapLossOptions()
     for view, points, true in (
-        (0, output0.points, targets.points0),
-        (1, output1.points, targets.points1),
+        (0, output0.pointmap()[0], targets.points0),
+        (1, output1.pointmap()[0], targets.points1),
     ):
         found, wanted = tuple(points.shape), tuple(true.shape)
         require(f"output{view}.points", found == wanted, f"shape {wanted}", found)
     valid0, valid1 = targets.valid0, targets.valid1
-    predicted, valid = _joined(output0.points, valid0, output1.points, valid1)
+    predicted, valid = _joined(output0.pointmap()[0], valid0, output1.pointmap()[0], valid1)
     true, _ = _joined(targets.points0, valid0, targets.points1, valid1)
     predicted, true = _normalised(predicted, true, valid, targets.is_metric, options)
     if options.log_space:
@@ -212,7 +212,7 @@ def ray_errors(output0: DenseOutput, targets: PointmapTargets) -> Tensor:
     Returns:
         (B, H, W) in [0, 2]; 0 where ``valid0`` is false.
     """
-    predicted = precise(keep_where(output0.points, targets.valid0))
+    predicted = precise(keep_where(output0.pointmap()[0], targets.valid0))
     true = precise(keep_where(targets.points0, targets.valid0))
     return lengths(_unit(predicted) - _unit(true))
 
@@ -231,7 +231,8 @@ def distance_errors(
         (B, H, W) and (B, H1, W1) absolute differences of natural logarithms, less the pair's median
         difference; 0 where not valid.
     """
-    predicted, valid = _joined(output0.points, targets.valid0, output1.points, targets.valid1)
+    views = (output0.pointmap()[0], targets.valid0, output1.pointmap()[0], targets.valid1)
+    predicted, valid = _joined(*views)
     true, _ = _joined(targets.points0, targets.valid0, targets.points1, targets.valid1)
     distance = lengths(true)
     valid = valid & (distance > _SMALLEST_SCALE)

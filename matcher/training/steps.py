@@ -82,6 +82,8 @@ class RawForward(nn.Module):
     def forward(self, pixels0: Tensor, pixels1: Tensor, features: bool = True) -> RawTensors:
         """Points and features of both views; see ``TwoViewNetwork.forward_raw``."""
         maps0, maps1 = self.network.forward_raw(pixels0, pixels1, features=features)
+        assert maps0.points is not None
+        assert maps1.points is not None
         return maps0.points, maps0.features, maps1.points, maps1.features
 
 
@@ -143,16 +145,16 @@ def compute_loss(
     with step_precision(batch.pixels0.device.type, config):
         points0, features0, points1, features1 = call(batch.pixels0, batch.pixels1, wants_features)
     maps0, maps1 = RawMaps(points0, features0), RawMaps(points1, features1)
-    points = total_loss(
-        dense_output(_thin(maps0.points.float(), -2), None, head),
-        dense_output(_thin(maps1.points.float(), -2), None, head),
+    terms = total_loss(
+        dense_output(_thin(points0.float(), -2), None, head),
+        dense_output(_thin(points1.float(), -2), None, head),
         _thin_targets(batch.targets),
         None,
         options,
         mean=mean,
     )
     if features0 is None:  # DUSt3R, or a stage of pointmaps alone
-        return points
+        return terms
     matching, matching_error = matching_loss(
         features_at(maps0, pairs.pixels0, pairs.negatives0, head),
         features_at(maps1, pairs.pixels1, pairs.negatives1, head),
@@ -161,8 +163,8 @@ def compute_loss(
         mean=mean,
     )
     return dataclasses.replace(
-        points,
-        total=points.total + options.matching_weight * matching,
+        terms,
+        total=terms.total + options.matching_weight * matching,
         matching=matching.detach(),
         matching_error=matching_error.detach(),
         num_matches=pairs.valid.sum(),

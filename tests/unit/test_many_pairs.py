@@ -41,7 +41,7 @@ class Network(ReliefNetwork):
             raise self.encode_errors.pop()
         return super().encode_each(images)
 
-    def decode_each(self, views0, views1):
+    def decode_each(self, views0, views1, *, points=True):
         self.batches.append(len(views0))
         assert (
             len({(one.shape_key, two.shape_key) for one, two in zip(views0, views1, strict=True)})
@@ -49,7 +49,7 @@ class Network(ReliefNetwork):
         )
         if len(views0) > self.most_pairs:
             raise self.error
-        return super().decode_each(views0, views1)
+        return super().decode_each(views0, views1, points=points)
 
 
 @pytest.fixture(scope="module")

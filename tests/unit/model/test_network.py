@@ -77,6 +77,26 @@ def test_encode_and_decode_are_forward(network):
     assert_same(whole.output1, parts.output1)
 
 
+def test_pointmaps_are_left_out_where_they_have_a_trunk_of_their_own(network):
+    first, second = images(2, 3, 32, 32), images(2, 3, 32, 32, seed=1)
+    with torch.no_grad():
+        whole = network(first, second)
+        views = network.encode(first), network.encode(second)
+        lean = network.decode(*views, points=False)
+        each = network.decode_each([views[0][0]], [views[1][0]], points=False)[0]
+    assert_same(lean.output1[0], each.output1)
+    for one, other in ((whole.output0, lean.output0), (whole.output1, lean.output1)):
+        assert torch.equal(one.descriptors, other.descriptors)
+        assert torch.equal(one.descriptor_confidence, other.descriptor_confidence)
+        if network.points_decoder is None:
+            assert torch.equal(one.points, other.points)
+        else:
+            assert other.points is None
+            assert other.confidence is None
+            with pytest.raises(ValueError, match="expected a prediction with pointmaps"):
+                other.pointmap()
+
+
 def test_an_image_does_not_depend_on_its_batch(network):
     first, second = images(3, 3, 32, 48), images(3, 3, 48, 32, seed=1)
     with torch.no_grad():
