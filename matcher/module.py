@@ -73,6 +73,7 @@ class WidebaseModule(nn.Module):
                     data["image1"][row].detach().cpu(),
                     mask0=mask0,
                     mask1=mask1,
+                    keep_pointmaps=False,
                 ).matches
             )
         lengths = torch.tensor([len(part) for part in parts], dtype=torch.int64)

@@ -122,6 +122,7 @@ class Matcher:
         mask0: npt.NDArray[np.bool_] | Tensor | None = None,
         mask1: npt.NDArray[np.bool_] | Tensor | None = None,
         options: PairOptions | None = None,
+        keep_pointmaps: bool = True,
     ) -> PairResult:
         """Find what two photographs have in common.
 
@@ -131,6 +132,8 @@ class Matcher:
             mask0: (H, W) bool, where matches are welcome in image 0.
             mask1: the same in image 1.
             options: instead of the matcher's own.
+            keep_pointmaps: whether the result holds them: focal lengths and metric scale are read
+                off them. A network whose pointmaps have a trunk of their own is faster without.
 
         Returns:
             Matches in the pixels of the photographs as given; none, with a reason, if there are
@@ -143,28 +146,35 @@ class Matcher:
         options = options or self.options
         encoded0 = self.encode(image0, mask=mask0, options=options, argument="image0")
         encoded1 = self.encode(image1, mask=mask1, options=options, argument="image1")
-        answer = self._match_encoded(encoded0, encoded1, options)
+        answer = self._match_encoded(encoded0, encoded1, options, keep_pointmaps=keep_pointmaps)
         seconds = time.perf_counter() - started
         photographs = encoded0.image, encoded1.image
         return self._result(answer, photographs, (encoded0.view, encoded1.view), seconds)
 
     def _match_encoded(
-        self, image0: EncodedImage, image1: EncodedImage, options: PairOptions
+        self,
+        image0: EncodedImage,
+        image1: EncodedImage,
+        options: PairOptions,
+        *,
+        keep_pointmaps: bool,
     ) -> PairAnswer:
         for image, argument in ((image0, "image0"), (image1, "image1")):
             value_range = int(image.image.min()), int(image.image.max())
             reason = why_hopeless(image.view, value_range, argument)
             if reason is not None:
                 return PairAnswer.none(reason)
+        both = [(image0.encoded, image1.encoded)]
         return self._inference.answer(
             image0.view,
             image1.view,
-            self._inference.decode([(image0.encoded, image1.encoded)], options, points=True)[0],
+            self._inference.decode(both, options, points=keep_pointmaps)[0],
             options,
             lambda: (
                 MaskedPhotograph(image0.image, image0.mask),
                 MaskedPhotograph(image1.image, image1.mask),
             ),
+            keep_pointmaps=keep_pointmaps,
         )
 
     def _result(
@@ -194,6 +204,7 @@ class Matcher:
         options: PairOptions | None = None,
         batch_size: int = 4,
         memory: MemoryLimits | EncodingCache | None = None,
+        keep_pointmaps: bool = True,
     ) -> Iterator[PairResult]:
         """Match many pairs; every photograph given by path is encoded once, whatever their order.
 
@@ -204,6 +215,7 @@ class Matcher:
             batch_size: most pairs that go through the decoder together (those of equal shapes
                 do); it is halved when memory runs out.
             memory: how much may be kept, or a cache that calls of this matcher share.
+            keep_pointmaps: whether results hold them; see ``match``.
 
         Returns:
             an iterator over the results, in the order of the pairs.
@@ -213,7 +225,13 @@ class Matcher:
                 on the disk for what memory cannot hold.
         """
         cache = self._cache(memory)
-        stream = PairStream(self._inference, options or self.options, cache, batch_size=batch_size)
+        stream = PairStream(
+            self._inference,
+            options or self.options,
+            cache,
+            batch_size=batch_size,
+            keep_pointmaps=keep_pointmaps,
+        )
         return self._results(stream, pairs, _closing(cache, memory))
 
     def _results(

@@ -450,6 +450,20 @@ def test_an_encoding_made_in_one_precision_is_decoded_in_the_other(untrained) ->
     assert untrained.match(encoded, encoded).pointmaps.points0.dtype == np.float32
 
 
+def test_pointmaps_are_left_out_on_request(untrained) -> None:
+    """And nothing else changes."""
+    random = np.random.default_rng(1)
+    one, two = (random.integers(0, 256, (64, 96, 3), dtype=np.uint8) for _ in range(2))
+    whole, lean = untrained.match(one, two), untrained.match(one, two, keep_pointmaps=False)
+    assert whole.pointmaps is not None
+    assert lean.pointmaps is None
+    assert torch.equal(whole.keypoints0, lean.keypoints0)
+    assert torch.equal(whole.keypoints1, lean.keypoints1)
+    (from_many,) = untrained.match_pairs([(one, two)], keep_pointmaps=False)
+    assert from_many.pointmaps is None
+    assert torch.equal(from_many.keypoints1, lean.keypoints1)
+
+
 def test_a_precision_that_does_not_exist_is_refused() -> None:
     with pytest.raises(InputError, match="precision: expected float32 or bfloat16"):
         PairOptions(precision="float16")
