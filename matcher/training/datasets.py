@@ -120,8 +120,7 @@ class PairStream(IterableDataset[TrainingBatch]):
         skipped: list[str] = []
         for row in range(self.rank * rows, (self.rank + 1) * rows):
             random = np.random.default_rng([self.config.seed, number, row])
-            source = self.sources[int(random.choice(len(self.sources), p=self.probabilities))]
-            samples.append(self._draw(source, random, shape, stage.motion, skipped))
+            samples.append(self._draw(random, shape, stage.motion, skipped))
         return dataclasses.replace(collate(samples), skipped=tuple(skipped))
 
     def _stage_of(self, number: int) -> int:
@@ -132,13 +131,14 @@ class PairStream(IterableDataset[TrainingBatch]):
 
     def _draw(
         self,
-        source: PairSource,
         random: np.random.Generator,
         shape: tuple[int, int],
         motion: Motion,
         skipped: list[str],
     ) -> TrainingSample:
+        """A pair of a source; where that has none for this shape and motion, of whichever has."""
         for _ in range(_MAX_FAILURES):
+            source = self.sources[int(random.choice(len(self.sources), p=self.probabilities))]
             try:
                 sample = source.draw(random, shape, self.config.data.num_matches, motion)
                 _check_points(sample)

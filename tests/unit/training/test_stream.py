@@ -103,6 +103,17 @@ def test_a_draw_that_fails_is_replaced_and_counted(toy: Make) -> None:
     assert stream.batch(1).skipped == ()
 
 
+def test_a_source_with_nothing_to_give_leaves_its_pairs_to_the_others(toy: Make) -> None:
+    """For instance views that no portrait crop keeps within the lenses of a stage."""
+    stream = PairStream(toy(stages=(Stage(1.0, 48, 2),)))
+    good = Unlucky(lambda number: False)
+    stream.sources = [Unlucky(lambda number: True), good]
+    stream.probabilities = [0.6, 0.4]
+    batches = [stream.batch(number) for number in range(12)]
+    assert all(len(batch.sources) == 2 for batch in batches)
+    assert sum(len(batch.skipped) for batch in batches) > 12
+
+
 def test_failures_without_end_are_raised(toy: Make) -> None:
     stream = unlucky(toy(), lambda number: True)
     with pytest.raises(DatasetError, match="25 draws in a row failed, the last one: draw 24"):
