@@ -225,14 +225,24 @@ class Matcher:
                 on the disk for what memory cannot hold.
         """
         cache = self._cache(memory)
-        stream = PairStream(
+        stream = self._stream(options, cache, batch_size, keep_pointmaps=keep_pointmaps)
+        return self._results(stream, pairs, _closing(cache, memory))
+
+    def _stream(
+        self,
+        options: PairOptions | None,
+        cache: EncodingCache,
+        batch_size: int,
+        *,
+        keep_pointmaps: bool,
+    ) -> PairStream:
+        return PairStream(
             self._inference,
             options or self.options,
             cache,
             batch_size=batch_size,
             keep_pointmaps=keep_pointmaps,
         )
-        return self._results(stream, pairs, _closing(cache, memory))
 
     def _results(
         self,
@@ -275,13 +285,7 @@ class Matcher:
                 when the pair's turn comes; no room on the disk for what memory cannot hold.
         """
         cache = self._cache(memory)
-        stream = PairStream(
-            self._inference,
-            options or self.options,
-            cache,
-            batch_size=batch_size,
-            keep_pointmaps=keep_pointmaps,
-        )
+        stream = self._stream(options, cache, batch_size, keep_pointmaps=keep_pointmaps)
         return self._records(stream, photographs, pairs, _closing(cache, memory))
 
     def _records(

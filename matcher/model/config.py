@@ -100,6 +100,11 @@ class ModelConfig:
                 f"{self.points_depth}, {self.head.points} head, share_views={self.share_views}",
             )
 
+    @property
+    def shared_depth(self) -> int:
+        """How many decoder blocks descriptors and pointmaps have in common."""
+        return self.decoder.depth - self.points_depth
+
     @classmethod
     def small(cls) -> ModelConfig:
         """The bundled model's network: about 20 M parameters."""

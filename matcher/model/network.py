@@ -272,7 +272,7 @@ class TwoViewNetwork(nn.Module):
         """
         if self.points_decoder is None:
             return None, None
-        parting = self.config.decoder.depth - self.config.points_depth
+        parting = self.config.shared_depth
         last0, last1 = self.points_decoder(
             layers0[parting],
             layers1[parting],
@@ -300,8 +300,7 @@ class TwoViewNetwork(nn.Module):
         view0, view1 = self._encode_both(pixels0, pixels1)
         head1 = self.head0 if self.head1 is None else self.head1
         if not features and self.points_decoder is not None:
-            parting = self.config.decoder.depth - self.config.points_depth
-            layers0, layers1 = self.decoder(view0, view1, parting)
+            layers0, layers1 = self.decoder(view0, view1, self.config.shared_depth)
             points0, points1 = self.point_layers(layers0, layers1, view0, view1)
             assert points0 is not None
             assert points1 is not None

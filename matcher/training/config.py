@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 
 from matcher.errors import InputError
 from matcher.model.config import ModelConfig
-from matcher.training.stages import Stage, check_count
+from matcher.training.stages import LOSS_WEIGHTS, Stage, check_count
 
 __all__ = ["ConfigT", "DataConfig", "PretrainConfig", "RunConfig", "Stage", "TrainConfig"]
 
@@ -208,8 +208,7 @@ class TrainConfig(RunConfig):
         # Not super(): a dataclass with slots is another class than the one this method knows.
         RunConfig.__post_init__(self)
         _check_numbers(self, ("temperature",), above_zero=True)
-        weights = ("matching_weight", "pointmap_weight", "ray_weight", "distance_weight")
-        _check_numbers(self, (*weights, "match_alpha"))
+        _check_numbers(self, (*LOSS_WEIGHTS, "match_alpha"))
         everything = {"encoder", "decoder", "heads"}
         if self.model.points_depth:
             everything.add("points")
@@ -235,13 +234,7 @@ class PretrainConfig(RunConfig):
         for stage in self.stages:
             if {"encoder", "decoder"} <= set(stage.frozen):
                 raise InputError("stage frozen", "an encoder or a decoder that learns", "neither")
-            weights = (
-                stage.matching_weight,
-                stage.pointmap_weight,
-                stage.ray_weight,
-                stage.distance_weight,
-            )
-            if any(weight is not None for weight in weights):
+            if any(getattr(stage, name) is not None for name in LOSS_WEIGHTS):
                 raise InputError("stage weights", "none in a pretraining", "a weight of matching")
 
 

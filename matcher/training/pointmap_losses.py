@@ -158,6 +158,15 @@ def _joined(
     return keep_where(points, valid), valid
 
 
+def _apart(values: Tensor, targets: PointmapTargets) -> tuple[Tensor, Tensor]:
+    """(B, K) of both views joined -> (B, H, W) and (B, H1, W1)."""
+    in_view0 = targets.valid0[0].numel()
+    return (
+        values[:, :in_view0].reshape_as(targets.valid0),
+        values[:, in_view0:].reshape_as(targets.valid1),
+    )
+
+
 def _mean_length(points: Tensor, valid: Tensor) -> Tensor:
     return lengths(points).sum(1) / valid.sum(1).clamp(min=1)
 
@@ -193,8 +202,7 @@ def pointmap_errors(
         predicted, true = _compress(predicted), _compress(true)
     error = keep_where(lengths(predicted - true), valid)
 
-    in_view0 = valid0.shape[1] * valid0.shape[2]
-    error0, error1 = error[:, :in_view0].reshape_as(valid0), error[:, in_view0:].reshape_as(valid1)
+    error0, error1 = _apart(error, targets)
     error0, counted0 = _with_sky(error0, valid0, targets.sky0, options.sky_error)
     error1, counted1 = _with_sky(error1, valid1, targets.sky1, options.sky_error)
     return PointmapErrors(error0, error1, counted0, counted1)
@@ -239,11 +247,7 @@ def distance_errors(
     logs = lengths(predicted).clamp(min=_SMALLEST_DISTANCE).log()
     logs = logs - distance.clamp(min=_SMALLEST_SCALE).log()
     error = keep_where((logs - _median(logs.detach(), valid)[:, None]).abs(), valid)
-    in_view0 = targets.valid0.shape[1] * targets.valid0.shape[2]
-    return (
-        error[:, :in_view0].reshape_as(targets.valid0),
-        error[:, in_view0:].reshape_as(targets.valid1),
-    )
+    return _apart(error, targets)
 
 
 def _normalised(

@@ -11,7 +11,10 @@ from typing import Any
 from matcher.errors import InputError
 from matcher.training.motion import ANY_MOTION, Motion
 
-__all__ = ["FREEZABLE_PARTS", "Stage", "check_count"]
+__all__ = ["FREEZABLE_PARTS", "LOSS_WEIGHTS", "Stage", "check_count"]
+
+LOSS_WEIGHTS = ("matching_weight", "pointmap_weight", "ray_weight", "distance_weight")
+"""Of a run; each of its stages may have its own."""
 
 FREEZABLE_PARTS: Mapping[str, tuple[str, ...]] = {
     "stem": ("encoder.stem.",),
@@ -72,7 +75,7 @@ class Stage:
             raise InputError("stage until", "a share in (0, 1]", f"{self.until}")
         check_count("stage image_size", self.image_size, 32)
         check_count("stage batch_size", self.batch_size, 1)
-        for name in ("matching_weight", "pointmap_weight", "ray_weight", "distance_weight"):
+        for name in LOSS_WEIGHTS:
             weight = getattr(self, name)
             if weight is not None and not 0 <= weight < math.inf:
                 raise InputError(f"stage {name}", "a number >= 0", f"{weight}")

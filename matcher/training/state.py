@@ -166,9 +166,8 @@ def without_own_points(network: TwoViewNetwork) -> TwoViewNetwork:
 
 def _copies_for_points(given: Mapping[str, Tensor], model: ModelConfig) -> dict[str, Tensor]:
     """Tensors of a shared trunk under the names of the pointmaps' own."""
-    parting = model.decoder.depth - model.points_depth
     starts = {
-        f"decoder.blocks0.{parting + index}.": f"points_decoder.blocks.{index}."
+        f"decoder.blocks0.{model.shared_depth + index}.": f"points_decoder.blocks.{index}."
         for index in range(model.points_depth)
     }
     starts |= {"decoder.norm.": "points_decoder.norm.", "head0.fused.": "head0.fused_points."}
