@@ -57,10 +57,9 @@ class MatchedPhotos:
                 continue
             images = [read_photo(pair.image0), read_photo(pair.image1)]
             order = (0, 1) if random.random() < 0.5 else (1, 0)
-            points = _points_of(pair, ends[0], ends[1], first=order[0])
             cameras = (pair.camera0, pair.camera1)
             centre = int(random.integers(len(ends[0])))
-            about_axis = points is not None and random.random() < CENTRED_SHARE
+            about_axis = _knows_points(pair) and random.random() < CENTRED_SHARE
             crops, keypoints, focals = [], [], []
             smallest = smallest_windows(random, usual=0.55, close_up=0.25)
             for side, least in zip(order, smallest, strict=True):
@@ -89,7 +88,8 @@ class MatchedPhotos:
                 inside &= ((moved >= 0) & (moved <= limit)).all(axis=1)
             if inside.sum() < MIN_MATCHES:
                 continue
-            maps = [_splat(points, keypoints[index], inside, shape) for index in (0, 1)]
+            points = _points_of(pair, ends[0][inside], ends[1][inside], first=order[0])
+            maps = [_splat(points, moved[inside], shape) for moved in keypoints]
             (points0, valid0), (points1, valid1) = maps
             return TrainingSample(
                 photometric(random, crops[0]),
@@ -123,6 +123,12 @@ class MatchedPhotos:
         return self._allowed[motion]
 
 
+def _knows_points(pair: CorrespondencePair) -> bool:
+    """Whether its matches can be triangulated."""
+    cameras = pair.camera0 is not None and pair.camera1 is not None
+    return cameras and pair.cam1_from_cam0 is not None
+
+
 def _points_of(
     pair: CorrespondencePair,
     keypoints0: npt.NDArray[np.float64],
@@ -145,7 +151,6 @@ def _points_of(
 def _splat(
     points: npt.NDArray[np.float64] | None,
     pixels: npt.NDArray[np.float64],
-    chosen: npt.NDArray[np.bool_],
     shape: tuple[int, int],
 ) -> tuple[npt.NDArray[np.float32] | None, npt.NDArray[np.bool_] | None]:
     """A (H, W, 3) pointmap, and where it is known: within a few pixels of a match, as it was there.
@@ -154,7 +159,7 @@ def _splat(
     """
     if points is None:
         return None, None
-    known = chosen & np.isfinite(points).all(axis=1)
+    known = np.isfinite(points).all(axis=1)
     places = np.rint(pixels[known]).astype(int)
     maps = np.zeros((*shape, 3), dtype=np.float32)
     valid = np.zeros(shape, dtype=bool)
