@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from matcher.errors import InputError
+from matcher.neighbourhoods import LocalMotion, nearest_neighbours
 from matcher.structures import GridMatches
 
 __all__ = [
@@ -34,6 +35,8 @@ MATCH_FEATURES = (
     "log_descriptor_confidence",
     "stretch",
     "support",
+    "support_again",
+    "support_at_last",
     "pair_similarity",
     "pair_log_share",
     "pair_stretch",
@@ -48,10 +51,6 @@ PAIR_FEATURES = (
 )
 
 _STRETCH_NEIGHBOURS = 8
-_SUPPORT_NEIGHBOURS = 16
-_SUPPORT_SCALE_PX = 4.0
-_SUPPORT_ROUNDS = 4
-_CHUNK = 1024
 _LARGEST_STRETCH = 3.0
 _SMALLEST = 1e-6
 
@@ -160,27 +159,28 @@ class MatchFeatures:
 
 
 def match_features(
-    matches: GridMatches, sure0: Tensor, sure1: Tensor, num_seeds: int
+    matches: GridMatches, motion: LocalMotion, sure0: Tensor, sure1: Tensor
 ) -> MatchFeatures:
     """The features of one pair of views.
 
     Args:
-        matches: M matches.
+        matches: M matches, with the number of seeds of their search.
+        motion: of what lies around them.
         sure0: (H0, W0) descriptor confidence of view 0, > 0.
         sure1: (H1, W1) the same of view 1.
-        num_seeds: how many seeds the search started from.
     """
     x0, y0 = matches.pixels0.unbind(1)
     x1, y1 = matches.pixels1.unbind(1)
     together = sure0[y0, x0].double() * sure1[y1, x1].double()
     log_confidence = 0.5 * together.clamp(1e-12, 1e12).log()
     ends0, ends1 = matches.pixels0.float(), matches.pixels1.float()
-    stretch, support = _stretch(ends0, ends1).double(), _support(ends0, ends1).double()
+    stretch = _stretch(ends0, ends1).double()
+    support = motion.support.double()
     similarity = matches.similarity.double()
-    pair = _pair_features(similarity, stretch, support, num_seeds)
-    own = torch.stack([similarity, log_confidence, stretch, support], dim=1)
+    pair = _pair_features(similarity, stretch, support[:, 0], matches.num_seeds)
+    own = torch.stack([similarity, log_confidence, stretch], dim=1)
     shared = pair[:4].double().expand(len(matches), 4)
-    return MatchFeatures(torch.cat([own, shared], dim=1).float(), pair)
+    return MatchFeatures(torch.cat([own, support, shared], dim=1).float(), pair)
 
 
 def _pair_features(similarity: Tensor, stretch: Tensor, support: Tensor, num_seeds: int) -> Tensor:
@@ -201,16 +201,6 @@ def _pair_features(similarity: Tensor, stretch: Tensor, support: Tensor, num_see
     ).float()
 
 
-def _neighbours(ends: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """(M, count) distances and rows of the nearest other matches in one view."""
-    distances, rows = [], []
-    for start in range(0, len(ends), _CHUNK):
-        found = torch.cdist(ends[start : start + _CHUNK], ends).topk(count + 1, largest=False)
-        distances.append(found.values[:, 1:])
-        rows.append(found.indices[:, 1:])
-    return torch.cat(distances), torch.cat(rows)
-
-
 def _stretch(ends0: Tensor, ends1: Tensor) -> Tensor:
     """(M,) how differently the neighbours of a match lie in the two views, float32.
 
@@ -220,33 +210,8 @@ def _stretch(ends0: Tensor, ends1: Tensor) -> Tensor:
     count = len(ends0)
     if count <= _STRETCH_NEIGHBOURS:
         return torch.full((count,), _LARGEST_STRETCH, device=ends0.device)
-    apart0, rows = _neighbours(ends0, _STRETCH_NEIGHBOURS)
+    everyone = torch.ones(count, dtype=torch.bool, device=ends0.device)
+    apart0, rows = nearest_neighbours(ends0, _STRETCH_NEIGHBOURS, everyone)
     apart1 = (ends1[rows] - ends1[:, None]).norm(dim=2).clamp_min(0.5)
     ratio: Tensor = (apart1 / apart0.clamp_min(0.5)).log().median(dim=1).values
     return (ratio - ratio.median()).abs().clamp_max(_LARGEST_STRETCH)
-
-
-def _support(ends0: Tensor, ends1: Tensor) -> Tensor:
-    """(M,) share of a match's neighbours that one affine map around it explains, float32.
-
-    A small patch of a surface moves by an affine map: right matches agree on it, wrong ones do
-    not. The map is fitted robustly (Cauchy weights) from view 0 to view 1 and back; the lower of
-    the two shares counts, because many matches that end in one place agree on shrinking to it.
-    """
-    if len(ends0) <= _SUPPORT_NEIGHBOURS:
-        return torch.zeros(len(ends0), device=ends0.device)
-    return torch.minimum(_one_way_support(ends0, ends1), _one_way_support(ends1, ends0))
-
-
-def _one_way_support(ends0: Tensor, ends1: Tensor) -> Tensor:
-    _, rows = _neighbours(ends0, _SUPPORT_NEIGHBOURS)
-    around0, around1 = ends0[rows] - ends0[:, None], ends1[rows] - ends1[:, None]
-    weights = torch.ones(rows.shape, device=ends0.device)
-    little = 0.1 * torch.eye(2, device=ends0.device)  # neighbours on one line leave the map open
-    for _ in range(_SUPPORT_ROUNDS):
-        weighted = around0 * weights[..., None]
-        spread = weighted.transpose(1, 2) @ around0 + little
-        mixed = weighted.transpose(1, 2) @ around1
-        apart = (around1 - around0 @ torch.linalg.solve(spread, mixed)).norm(dim=2)
-        weights = 1 / (1 + (apart / _SUPPORT_SCALE_PX).square())
-    return weights.mean(dim=1)

@@ -8,7 +8,7 @@ coordinates are pixel centres (the centre of the top-left pixel is (0, 0)).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -308,11 +308,13 @@ class GridMatches:
         pixels1: (M, 2) int64, the same in map 1; row i matches row i.
         similarity: (M,) float32, cosine of the two descriptors (or minus the squared distance of
             two 3-D points).
+        num_seeds: from how many pixels the search that found them started; 0 where nobody counted.
     """
 
     pixels0: Tensor
     pixels1: Tensor
     similarity: Tensor
+    num_seeds: int = 0
 
     def __post_init__(self) -> None:
         rows = int(self.similarity.shape[0])
@@ -324,7 +326,12 @@ class GridMatches:
 
     def select(self, rows: Tensor) -> GridMatches:
         """Keep the rows of a boolean mask or an index tensor."""
-        return GridMatches(self.pixels0[rows], self.pixels1[rows], self.similarity[rows])
+        return replace(
+            self,
+            pixels0=self.pixels0[rows],
+            pixels1=self.pixels1[rows],
+            similarity=self.similarity[rows],
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -24,9 +24,11 @@ from matcher.matching import (
     merge_matches,
     reciprocal_matches,
     reciprocal_points,
+    refine_patches,
     refine_subpixel,
     top_k_rows,
 )
+from matcher.neighbourhoods import LocalMotion, local_motion
 from matcher.results import Pointmaps
 from matcher.structures import GridMatches, ImageSize, Matches, PairPrediction, View
 
@@ -65,7 +67,7 @@ class PairOptions:
         turns: ``auto``: where both photographs show a common place and few matches are credible,
             photograph 1 is also tried on its sides and upside down, and the best is taken.
             Networks without a calibrated confidence cannot tell, and never try.
-        subpixel: move each match between the pixels of image 1.
+        subpixel: move each match between the pixels of image 1, to where the patches fit best.
         precision: of the network's products; descriptors, pointmaps and the search stay float32.
             ``bfloat16`` is faster where the processor multiplies it (CUDA; Intel AMX).
     """
@@ -119,7 +121,7 @@ class ViewMatches:
     Attributes:
         matches: all of them, credible or not.
         overlap_score: probability of a common place; ``None`` without a calibration.
-        num_seeds: about how many pixels the search started from.
+        num_seeds: how many pixels the search started from.
     """
 
     matches: Matches
@@ -188,22 +190,25 @@ def _match_prediction(
 ) -> ViewMatches:
     """Reciprocal matches of two dense outputs, mapped to original pixels."""
     found = _search(view0, view1, prediction, options)
+    keypoints1 = found.matches.pixels1.float()
+    motion = local_motion(found.matches.pixels0.float(), keypoints1)
     overlap = None
+    is_probability = calibration is not None and found.has_descriptors
     if calibration is not None and found.has_descriptors:
-        features = match_features(found.matches, found.sure0, found.sure1, found.num_seeds)
+        features = match_features(found.matches, motion, found.sure0, found.sure1)
         confidence = calibration.match_probability(features)
         overlap = calibration.pair_probability(features)
     else:
         confidence = _confidence(found.matches, found.sure0, found.sure1)
-    keypoints1 = found.matches.pixels1.float()
-    if options.subpixel and found.has_descriptors and len(found.matches):
-        keypoints1 = refine_subpixel(found.matches, *found.maps).keypoints1
+    if options.subpixel and found.has_descriptors:
+        least = options.matching.least_confidence(is_probability=is_probability)
+        keypoints1 = _finer_ends(found, motion, confidence >= least)
     matches = Matches(
         _original(found.matches.pixels0.float(), view0),
         _original(keypoints1, view1),
         confidence.float().cpu(),
     )
-    return ViewMatches(matches, overlap, found.num_seeds)
+    return ViewMatches(matches, overlap, found.matches.num_seeds)
 
 
 def match_evidence(
@@ -217,7 +222,8 @@ def match_evidence(
     if prediction.output0.descriptors is None or prediction.output1.descriptors is None:
         raise InputError("prediction", "descriptors", "pointmaps alone")
     found = _search(view0, view1, prediction, options)
-    features = match_features(found.matches, found.sure0, found.sure1, found.num_seeds)
+    motion = local_motion(found.matches.pixels0.float(), found.matches.pixels1.float())
+    features = match_features(found.matches, motion, found.sure0, found.sure1)
     return MatchEvidence(found.matches, features)
 
 
@@ -229,7 +235,6 @@ class _Found:
     maps: tuple[Tensor, Tensor]
     sure0: Tensor
     sure1: Tensor
-    num_seeds: int
     has_descriptors: bool
 
 
@@ -250,10 +255,17 @@ def _search(view0: View, view1: View, prediction: PairPrediction, options: PairO
         maps = points0[0], points1[0]
         found = reciprocal_points(*maps, options=search, mask0=mask0, mask1=mask1)
         sure0, sure1 = confidence0 - 1, confidence1 - 1
-    # About how many seeds the search starts from.
-    pixels = int(mask0.sum()) + (int(mask1.sum()) if search.symmetric else 0)
-    num_seeds = max(1, round(pixels / search.subsample**2))
-    return _Found(found, maps, sure0[0], sure1[0], num_seeds, has_descriptors)
+    return _Found(found, maps, sure0[0], sure1[0], has_descriptors)
+
+
+def _finer_ends(found: _Found, motion: LocalMotion, credible: Tensor) -> Tensor:
+    """(M, 2) float32 pixels of map 1, between the whole ones."""
+    ends = refine_subpixel(found.matches, *found.maps).keypoints1
+    # Patches cost more and need a map around the match: for those that will be kept.
+    rows = torch.nonzero(credible)[:, 0]
+    finer = refine_patches(found.matches.select(rows), *found.maps, motion.view1_from_view0[rows])
+    ends[rows[finer.refined]] = finer.keypoints1[finer.refined]
+    return ends
 
 
 def _join_both_ways(found: Matches, other_way: Matches) -> Matches:

@@ -22,7 +22,8 @@ ROWS: tuple[frozenset[str], ...] = tuple(
             {"heads", "matcher._version"},
             {"matcher.errors"},
             {"matcher.files", "matcher.structures"},
-            {"matcher.calibration", "matcher.geometry"},
+            {"matcher.geometry", "matcher.neighbourhoods"},
+            {"matcher.calibration"},
             {"matcher.colmap"},  # the one place that knows pycolmap
             {"matcher.images", "matcher.pairing", "matcher.photographs", "matcher.synthetic"},
             {"matcher.reconstruction"},

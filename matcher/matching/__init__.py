@@ -21,8 +21,14 @@ from matcher.matching.reciprocal import (
     reciprocal_points,
     union_matches,
 )
+from matcher.matching.seeds import descriptor_sharpness, is_sharp, seed_pixels
 from matcher.matching.select import select_matches, top_k_rows
-from matcher.matching.subpixel import SubpixelMatches, refine_soft_argmax, refine_subpixel
+from matcher.matching.subpixel import (
+    SubpixelMatches,
+    refine_patches,
+    refine_soft_argmax,
+    refine_subpixel,
+)
 from matcher.matching.walk import SearchFactory, build_search
 
 __all__ = [
@@ -40,14 +46,18 @@ __all__ = [
     "add_matches",
     "build_search",
     "choose_covering",
+    "descriptor_sharpness",
+    "is_sharp",
     "merge_matches",
     "partner_box",
     "plan_crops",
     "reciprocal_from_starts",
     "reciprocal_matches",
     "reciprocal_points",
+    "refine_patches",
     "refine_soft_argmax",
     "refine_subpixel",
+    "seed_pixels",
     "select_matches",
     "top_k_rows",
     "union_matches",

@@ -23,6 +23,10 @@ class MatchingOptions:
         subsample: spacing of the seeds, network pixels; 1 finds every mutual nearest neighbour.
         max_iterations: how often a seed may go to the other map and back before it is given up.
         border: matches closer than this to a border of either map are dropped, pixels.
+        min_sharpness: only pixels are matched whose descriptors can be told from those beside them:
+            sharper than this share of the 90th percentile of their map, and seeds start at the
+            sharpest pixel of each square (``descriptor_sharpness``). ``None``: seeds on a regular
+            grid, and any pixel may be matched, as in the MASt3R paper; so it is for 3-D points.
         symmetric: start seeds in both maps and keep the union; twice the work at most.
         backend: which search; ``auto`` takes cells on the CPU and torch elsewhere.
         top_k: keep at most so many matches, or ``None``: all of them.
@@ -36,9 +40,10 @@ class MatchingOptions:
         InputError: a value out of its range.
     """
 
-    subsample: int = 8
+    subsample: int = 7
     max_iterations: int = 10
     border: int = 3
+    min_sharpness: float | None = 0.3
     symmetric: bool = False
     backend: SearchBackend = "auto"
     top_k: int | None = None
@@ -55,6 +60,8 @@ class MatchingOptions:
             ("seed", 0),
         ):
             _check_integer(name, getattr(self, name), least)
+        if self.min_sharpness is not None:
+            _check_share("min_sharpness", self.min_sharpness)
         if self.top_k is not None:
             _check_integer("top_k", self.top_k, 1)
         if not isinstance(self.symmetric, bool):

@@ -1,11 +1,13 @@
 """Reciprocal matches between two dense maps (fast reciprocal matching, MASt3R paper, section 3.3).
 
 A pixel goes to its nearest neighbour in the other map and from there back; pairs that point at
-each other are fixed points of that walk and are the only ones kept. Starting on a grid finds a
-spread subset of all reciprocal pairs; starting everywhere finds them all.
+each other are fixed points of that walk and are the only ones kept. Starting from one pixel of
+every square finds a spread subset of all reciprocal pairs; starting everywhere finds them all.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -13,6 +15,7 @@ from torch import Tensor
 from matcher.errors import InputError
 from matcher.matching.nearest import Metric, NearestNeighbour
 from matcher.matching.options import MatchingOptions
+from matcher.matching.seeds import descriptor_sharpness, is_sharp, seed_pixels
 from matcher.matching.walk import ReciprocalWalk, SearchFactory, build_search, fixed_points
 from matcher.structures import GridMatches
 
@@ -56,7 +59,17 @@ def reciprocal_matches(
     Raises:
         InputError: wrong shapes or types.
     """
-    return _match_maps(descriptors0, descriptors1, "dot", options, mask0, mask1, backend)
+    _check_maps(descriptors0, descriptors1, "descriptors")
+    allowed = _allowed(descriptors0, mask0, "dot", 0), _allowed(descriptors1, mask1, "dot", 1)
+    sharpness = None
+    if options.min_sharpness is not None:
+        sharpness = descriptor_sharpness(descriptors0), descriptor_sharpness(descriptors1)
+        allowed = (
+            is_sharp(sharpness[0], allowed[0], options.min_sharpness),
+            is_sharp(sharpness[1], allowed[1], options.min_sharpness),
+        )
+    walk = _walk(descriptors0, descriptors1, allowed, "dot", options, backend)
+    return _match_maps(walk, options, sharpness)
 
 
 def reciprocal_points(
@@ -73,7 +86,9 @@ def reciprocal_points(
     Arguments and order as in :func:`reciprocal_matches`, with (H, W, 3) points; ``similarity`` is
     minus the squared distance, in squared units of the points.
     """
-    return _match_maps(points0, points1, "l2", options, mask0, mask1, backend)
+    _check_maps(points0, points1, "points")
+    allowed = _allowed(points0, mask0, "l2", 0), _allowed(points1, mask1, "l2", 1)
+    return _match_maps(_walk(points0, points1, allowed, "l2", options, backend), options, None)
 
 
 def reciprocal_from_starts(
@@ -105,10 +120,12 @@ def reciprocal_from_starts(
     """
     if not tolerance_px >= 0:
         raise InputError("tolerance_px", "a number of at least 0", f"{tolerance_px}")
-    walk = _prepare(descriptors0, descriptors1, "dot", options, mask0, mask1, backend)
+    _check_maps(descriptors0, descriptors1, "descriptors")
+    allowed = _allowed(descriptors0, mask0, "dot", 0), _allowed(descriptors1, mask1, "dot", 1)
+    walk = _walk(descriptors0, descriptors1, allowed, "dot", options, backend)
     starts = _raster_starts(starts0, walk.shape(0), walk.allowed[0].device)
     if walk.is_empty:
-        return _empty(descriptors0)
+        return _empty(walk)
     start = starts[walk.allowed[0].reshape(-1)[starts]]
     there = walk.neighbours(0, start)
     back = walk.neighbours(1, there)
@@ -136,28 +153,37 @@ def union_matches(first: GridMatches, second: GridMatches, width0: int, width1: 
     unique, inverse = torch.unique(keys, dim=0, return_inverse=True)
     best = similarity.new_full((len(unique),), -torch.inf)
     best.scatter_reduce_(0, inverse, similarity, "amax")
-    return GridMatches(_pixels(unique[:, 0], width0), _pixels(unique[:, 1], width1), best)
+    return GridMatches(
+        _pixels(unique[:, 0], width0),
+        _pixels(unique[:, 1], width1),
+        best,
+        first.num_seeds + second.num_seeds,
+    )
 
 
 def _match_maps(
-    grid0: Tensor,
-    grid1: Tensor,
-    metric: Metric,
-    options: MatchingOptions,
-    mask0: Tensor | None,
-    mask1: Tensor | None,
-    backend: SearchFactory | None,
+    walk: ReciprocalWalk, options: MatchingOptions, sharpness: tuple[Tensor, Tensor] | None
 ) -> GridMatches:
-    walk = _prepare(grid0, grid1, metric, options, mask0, mask1, backend)
     if walk.is_empty:
-        return _empty(grid0)
-    ends = [fixed_points(walk, side, options) for side in ((0, 1) if options.symmetric else (0,))]
-    return _finish(
+        return _empty(walk)
+    sides = (0, 1) if options.symmetric else (0,)
+    seeds = [
+        seed_pixels(
+            walk.allowed[side], options.subsample, None if sharpness is None else sharpness[side]
+        )
+        for side in sides
+    ]
+    ends = [
+        fixed_points(walk, side, start, options.max_iterations)
+        for side, start in zip(sides, seeds, strict=True)
+    ]
+    found = _finish(
         walk,
         torch.cat([end[0] for end in ends]),
         torch.cat([end[1] for end in ends]),
         options.border,
     )
+    return replace(found, num_seeds=sum(map(len, seeds)))
 
 
 def _finish(walk: ReciprocalWalk, index0: Tensor, index1: Tensor, border: int) -> GridMatches:
@@ -174,16 +200,7 @@ def _finish(walk: ReciprocalWalk, index0: Tensor, index1: Tensor, border: int) -
     return GridMatches(pixels0[kept], pixels1[kept], similarity)
 
 
-def _prepare(
-    grid0: Tensor,
-    grid1: Tensor,
-    metric: Metric,
-    options: MatchingOptions,
-    mask0: Tensor | None,
-    mask1: Tensor | None,
-    backend: SearchFactory | None,
-) -> ReciprocalWalk:
-    name = "descriptors" if metric == "dot" else "points"
+def _check_maps(grid0: Tensor, grid1: Tensor, name: str) -> None:
     for side, grid in enumerate((grid0, grid1)):
         if grid.ndim != 3 or not grid.is_floating_point() or 0 in grid.shape:
             raise InputError(
@@ -195,8 +212,16 @@ def _prepare(
             f"{grid0.shape[2]} channels on {grid0.device}, as {name}0",
             f"{grid1.shape[2]} on {grid1.device}",
         )
-    allowed = _allowed(grid0, mask0, metric, 0), _allowed(grid1, mask1, metric, 1)
 
+
+def _walk(
+    grid0: Tensor,
+    grid1: Tensor,
+    allowed: tuple[Tensor, Tensor],
+    metric: Metric,
+    options: MatchingOptions,
+    backend: SearchFactory | None,
+) -> ReciprocalWalk:
     def factory(grid: Tensor, may_be_found: Tensor, measure: Metric) -> NearestNeighbour:
         return build_search(grid, may_be_found, measure, options.backend)
 
@@ -245,6 +270,7 @@ def _raster(pixels: Tensor, width: int) -> Tensor:
     return pixels[:, 1] * width + pixels[:, 0]
 
 
-def _empty(like: Tensor) -> GridMatches:
-    pixels = torch.zeros(0, 2, dtype=torch.int64, device=like.device)
-    return GridMatches(pixels, pixels, torch.zeros(0, device=like.device))
+def _empty(walk: ReciprocalWalk) -> GridMatches:
+    rows = walk.rows[0][:0]
+    pixels = torch.zeros(0, 2, dtype=torch.int64, device=rows.device)
+    return GridMatches(pixels, pixels, rows.new_zeros(0))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from matcher.matching.cells import CellNearest
 from matcher.matching.nearest import FaissNearest, Metric, NearestNeighbour, TorchNearest
-from matcher.matching.options import MatchingOptions, SearchBackend
+from matcher.matching.options import SearchBackend
 
 __all__ = ["ReciprocalWalk", "SearchFactory", "build_search", "fixed_points"]
 
@@ -94,13 +94,13 @@ class ReciprocalWalk:
 
 
 def fixed_points(
-    walk: ReciprocalWalk, side: int, options: MatchingOptions
+    walk: ReciprocalWalk, side: int, seeds: Tensor, max_iterations: int
 ) -> tuple[Tensor, Tensor]:
-    """Raster indexes in maps 0 and 1 of the pairs that seeds on a grid in map ``side`` reach."""
-    here = _seeds(walk.shape(side), options.subsample, walk.allowed[side])
+    """Raster indexes in maps 0 and 1 of the pairs that seeds in map ``side`` reach."""
+    here = seeds
     there = torch.full_like(here, -1)
     ends_here, ends_there = [], []
-    for _ in range(options.max_iterations):
+    for _ in range(max_iterations):
         next_there = walk.neighbours(side, here)
         moved = next_there != there
         ends_here.append(here[~moved])
@@ -115,13 +115,6 @@ def fixed_points(
             break
     ends = torch.cat(ends_here), torch.cat(ends_there)
     return ends if side == 0 else (ends[1], ends[0])
-
-
-def _seeds(shape: tuple[int, int], spacing: int, allowed: Tensor) -> Tensor:
-    rows = torch.arange(spacing // 2, shape[0], spacing, device=allowed.device)
-    columns = torch.arange(spacing // 2, shape[1], spacing, device=allowed.device)
-    index = (rows[:, None] * shape[1] + columns).reshape(-1)
-    return index[allowed.reshape(-1)[index]]
 
 
 def _is_unit(rows: Tensor, allowed: Tensor) -> bool:

@@ -86,16 +86,17 @@ def test_a_photograph_on_its_side_is_matched_as_the_upright_one(
     assert (height, width) == (
         upright.image1.shape[:2] if turns == 2 else upright.image1.shape[1::-1]
     )
-    # The turn undone twice gives the same photograph, to the bit.
-    assert torch.equal(turned.keypoints0, upright.keypoints0)
-    assert torch.equal(turned.confidence, upright.confidence)
+    # The turn undone gives the same photograph to the bit; the last digits of what the network
+    # makes of it are the processor's business.
+    torch.testing.assert_close(turned.keypoints0, upright.keypoints0, rtol=0, atol=1e-3)
+    torch.testing.assert_close(turned.confidence, upright.confidence, rtol=0, atol=1e-3)
     size = ImageSize(*upright.image1.shape[:2])
     back = upright_matches(turned.matches, size, turns)
     torch.testing.assert_close(back.keypoints1, upright.keypoints1, rtol=0, atol=1e-3)
     assert turned.pointmaps is not None
     assert upright.pointmaps is not None
-    np.testing.assert_array_equal(
-        np.rot90(turned.pointmaps.points1, -turns), upright.pointmaps.points1
+    np.testing.assert_allclose(
+        np.rot90(turned.pointmaps.points1, -turns), upright.pointmaps.points1, rtol=1e-3, atol=1e-4
     )
 
 

@@ -50,7 +50,13 @@ def crops(parity_data: Path) -> dict[str, npt.NDArray[np.generic]]:
 
 
 def options(backend: SearchBackend, subsample: int, symmetric: bool = False) -> MatchingOptions:
-    return MatchingOptions(subsample=subsample, border=0, backend=backend, symmetric=symmetric)
+    return MatchingOptions(
+        subsample=subsample,
+        min_sharpness=None,
+        border=0,
+        backend=backend,
+        symmetric=symmetric,
+    )
 
 
 def tensors(data: dict[str, npt.NDArray[np.generic]], *names: str) -> list[torch.Tensor]:

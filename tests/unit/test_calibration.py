@@ -16,6 +16,7 @@ from matcher.calibration import (
     PAIR_FEATURES,
     ConfidenceCalibration,
     LogisticMapping,
+    MatchFeatures,
     match_features,
 )
 from matcher.checkpoints import CheckpointInfo, read_native, save_native
@@ -23,6 +24,7 @@ from matcher.errors import CheckpointError, InputError
 from matcher.matching import MatchingOptions
 from matcher.model.config import ModelConfig
 from matcher.model.network import TwoViewNetwork
+from matcher.neighbourhoods import local_motion
 from matcher.pipeline import Matcher, PairOptions
 from matcher.results import PairResult
 from matcher.structures import GridMatches
@@ -41,7 +43,12 @@ def calibration(bias: float = 0.0) -> ConfidenceCalibration:
 def grid_matches(count: int = 12) -> GridMatches:
     rows, columns = torch.meshgrid(torch.arange(count), torch.arange(count), indexing="ij")
     pixels = torch.stack([columns.reshape(-1), rows.reshape(-1)], dim=1) * 8 + 4
-    return GridMatches(pixels, pixels + 5, torch.full((len(pixels),), 0.9))
+    return GridMatches(pixels, pixels + 5, torch.full((len(pixels),), 0.9), num_seeds=200)
+
+
+def features_of(matches: GridMatches, sure: torch.Tensor) -> MatchFeatures:
+    motion = local_motion(matches.pixels0.float(), matches.pixels1.float())
+    return match_features(matches, motion, sure, sure)
 
 
 def test_a_logistic_mapping_is_the_formula() -> None:
@@ -61,8 +68,8 @@ def test_a_match_that_leaves_its_neighbours_stands_out() -> None:
     spoiled = GridMatches(matches.pixels0, moved, matches.similarity)
     sure = torch.full((128, 320), 0.5)
     column = MATCH_FEATURES.index("stretch")
-    straight = match_features(matches, sure, sure, 200).match
-    bent = match_features(spoiled, sure, sure, 200).match
+    straight = features_of(matches, sure).match
+    bent = features_of(spoiled, sure).match
     assert float(straight[:, column].max()) == pytest.approx(0, abs=1e-6)
     assert float(bent[wrong, column]) > 2
     assert float(bent[:, column].median()) == pytest.approx(0, abs=1e-6)
@@ -80,23 +87,28 @@ def test_support_is_the_share_of_neighbours_that_move_along() -> None:
     sheared = matches.pixels0 @ torch.tensor([[2, 1], [-1, 1]]) + 150
     sure = torch.full((400, 500), 0.5)
     moved = GridMatches(matches.pixels0, sheared, matches.similarity)
-    assert float(match_features(moved, sure, sure, 200).match[:, column].min()) > 0.99
+    assert float(features_of(moved, sure).match[:, column].min()) > 0.99
     # Half of them go anywhere: those lose their support, the others keep about half.
     generator = torch.Generator().manual_seed(0)
     wrong = torch.rand(len(matches), generator=generator) < 0.5
     ends = sheared.clone()
     ends[wrong] = torch.randint(0, 400, (int(wrong.sum()), 2), generator=generator)
-    support = match_features(
-        GridMatches(matches.pixels0, ends, matches.similarity), sure, sure, 200
-    ).match[:, column]
+    spoiled = dataclasses.replace(matches, pixels1=ends)
+    features = features_of(spoiled, sure).match
+    support = features[:, column]
     assert float(support[~wrong].median()) > 2 * float(support[wrong].median())
+    # Asked again among those with support, right ones are no longer talked down by wrong ones.
+    at_last = features[:, MATCH_FEATURES.index("support_at_last")]
+    assert float(at_last[~wrong].median()) > 0.95
+    assert float(at_last[~wrong].median()) > float(support[~wrong].median()) + 0.2
+    assert float(at_last[wrong].median()) < 0.2
     # All end in one place: from there nobody knows the way back.
     sunk = GridMatches(matches.pixels0, torch.full_like(ends, 200), matches.similarity)
-    assert float(match_features(sunk, sure, sure, 200).match[:, column].max()) < 0.3
+    assert float(features_of(sunk, sure).match[:, column].max()) < 0.3
 
 
 def test_a_mapping_of_fewer_features_stays_good() -> None:
-    features = match_features(grid_matches(), torch.ones(128, 128), torch.ones(128, 128), 144)
+    features = features_of(grid_matches(), torch.ones(128, 128))
     old = ConfidenceCalibration(mapping(("stretch",), -2.0), mapping(("pair_similarity_top",)))
     assert np.allclose(old.match_probability(features).numpy(), 0.5, atol=1e-6)
     assert old.pair_probability(features) == pytest.approx(1 / (1 + math.exp(-0.9)), abs=1e-6)
@@ -107,14 +119,14 @@ def test_stretch_does_not_mind_scale_and_turn() -> None:
     turned = torch.stack([-matches.pixels0[:, 1] * 2 + 400, matches.pixels0[:, 0] * 2], dim=1)
     turned_matches = GridMatches(matches.pixels0, turned, matches.similarity)
     sure = torch.ones(320, 420)
-    features = match_features(turned_matches, sure, sure, 144).pair
+    features = features_of(turned_matches, sure).pair
     assert float(features[PAIR_FEATURES.index("pair_stretch")]) == pytest.approx(0, abs=1e-6)
 
 
 def test_a_pair_without_matches_has_features() -> None:
     none = torch.zeros(0, 2, dtype=torch.int64)
     sure = torch.ones(8, 8)
-    features = match_features(GridMatches(none, none, torch.zeros(0)), sure, sure, 100)
+    features = features_of(GridMatches(none, none, torch.zeros(0)), sure)
     assert features.pair.shape == (len(PAIR_FEATURES),)
     assert bool(features.pair.isfinite().all())
     assert features.match.shape == (0, len(MATCH_FEATURES))

@@ -15,7 +15,7 @@ from matcher.matching import (
 from matcher.structures import GridMatches
 from tests.unit.matching.fields import mutual_pairs, noisy, unit_field
 
-EVERY = MatchingOptions(subsample=1, border=0)
+EVERY = MatchingOptions(subsample=1, border=0, min_sharpness=None)
 
 
 def pairs(matches: GridMatches, width0: int, width1: int) -> list[tuple[int, int]]:
@@ -33,7 +33,9 @@ def maps() -> tuple[Tensor, Tensor]:
 def test_subsample_one_is_every_mutual_pair(backend):
     first, second = maps()
     matches = reciprocal_matches(
-        first, second, options=MatchingOptions(subsample=1, border=0, backend=backend)
+        first,
+        second,
+        options=MatchingOptions(subsample=1, border=0, backend=backend, min_sharpness=None),
     )
     found = pairs(matches, first.shape[1], second.shape[1])
     assert set(found) == mutual_pairs(first, second)
@@ -45,7 +47,7 @@ def test_subsample_one_is_every_mutual_pair(backend):
 def test_seeds_find_mutual_pairs_only(subsample):
     first, second = maps()
     matches = reciprocal_matches(
-        first, second, options=MatchingOptions(subsample=subsample, border=0)
+        first, second, options=MatchingOptions(subsample=subsample, border=0, min_sharpness=None)
     )
     found = set(pairs(matches, first.shape[1], second.shape[1]))
     assert found <= mutual_pairs(first, second)
@@ -55,7 +57,7 @@ def test_seeds_find_mutual_pairs_only(subsample):
 @pytest.mark.parametrize("subsample", [1, 8])
 def test_symmetric_search_is_mirrored_by_a_swap(subsample):
     first, second = maps()
-    options = MatchingOptions(subsample=subsample, border=0, symmetric=True)
+    options = MatchingOptions(subsample=subsample, border=0, symmetric=True, min_sharpness=None)
     forth = reciprocal_matches(first, second, options=options)
     back = reciprocal_matches(second, first, options=options)
     widths = first.shape[1], second.shape[1]
@@ -75,15 +77,17 @@ def test_similarity_is_the_cosine():
 
 def test_identical_maps_match_every_seed_with_itself():
     field = unit_field(40, 48)
-    matches = reciprocal_matches(field, field, options=MatchingOptions(border=0))
+    matches = reciprocal_matches(
+        field, field, options=MatchingOptions(8, border=0, min_sharpness=None)
+    )
     assert torch.equal(matches.pixels0, matches.pixels1)
-    assert len(matches) == 5 * 6
+    assert len(matches) == matches.num_seeds == 5 * 6
 
 
 @pytest.mark.parametrize("border", [0, 3, 7])
 def test_border(border):
     field = unit_field(40, 48)
-    options = MatchingOptions(subsample=1, border=border)
+    options = MatchingOptions(subsample=1, border=border, min_sharpness=None)
     matches = reciprocal_matches(field, field, options=options)
     assert len(matches) == (40 - 2 * border) * (48 - 2 * border)
     assert int(matches.pixels0.min()) == border
@@ -96,7 +100,7 @@ def test_masks(backend):
     mask0, mask1 = torch.zeros(48, 56, dtype=torch.bool), torch.ones(44, 50, dtype=torch.bool)
     mask0[10:40, 5:50] = True
     mask1[:, 20:30] = False
-    options = MatchingOptions(subsample=1, border=0, backend=backend)
+    options = MatchingOptions(subsample=1, border=0, backend=backend, min_sharpness=None)
     matches = reciprocal_matches(first, second, options=options, mask0=mask0, mask1=mask1)
     assert bool(mask0[matches.pixels0[:, 1], matches.pixels0[:, 0]].all())
     assert bool(mask1[matches.pixels1[:, 1], matches.pixels1[:, 0]].all())
@@ -116,7 +120,7 @@ def test_poisoned_descriptors_neither_match_nor_attract(backend, poison):
     clean = mutual_pairs(first, second)
     second = second.clone()
     second[20, 10:14] = poison
-    options = MatchingOptions(subsample=1, border=0, backend=backend)
+    options = MatchingOptions(subsample=1, border=0, backend=backend, min_sharpness=None)
     found = set(pairs(reciprocal_matches(first, second, options=options), 56, 50))
     bad = {20 * 50 + x for x in range(10, 14)}
     assert not {j for _, j in found} & bad
@@ -136,7 +140,9 @@ def test_nothing_to_match(value):
 
 def test_blank_maps_give_one_match():
     blank = torch.nn.functional.normalize(torch.ones(32, 32, 24), dim=2)
-    matches = reciprocal_matches(blank, blank, options=MatchingOptions(border=0))
+    matches = reciprocal_matches(
+        blank, blank, options=MatchingOptions(border=0, min_sharpness=None)
+    )
     assert matches.pixels0.tolist() == matches.pixels1.tolist() == [[0, 0]]
 
 
@@ -159,7 +165,11 @@ def test_points_by_distance():
 def test_iterations_are_limited():
     first, second = maps()
     counts = [
-        len(reciprocal_matches(first, second, options=MatchingOptions(2, iterations, 0)))
+        len(
+            reciprocal_matches(
+                first, second, options=MatchingOptions(2, iterations, 0, min_sharpness=None)
+            )
+        )
         for iterations in (1, 2, 10)
     ]
     assert counts[0] < counts[1] <= counts[2]
@@ -182,7 +192,7 @@ def test_no_pixel_is_searched_twice():
     matches = reciprocal_matches(
         first,
         second,
-        options=MatchingOptions(1, symmetric=True, border=0),
+        options=MatchingOptions(1, symmetric=True, border=0, min_sharpness=None),
         backend=lambda grid, allowed, metric: Counting(grid),
     )
     assert len(matches) == len(mutual_pairs(first, second))
@@ -195,7 +205,9 @@ def test_arguments_are_left_alone_and_half_precision_works():
     reciprocal_matches(first, second)
     assert torch.equal(first, copies[0])
     assert torch.equal(second, copies[1])
-    matches = reciprocal_matches(first.half(), second.half(), options=MatchingOptions(4))
+    matches = reciprocal_matches(
+        first.half(), second.half(), options=MatchingOptions(4, min_sharpness=None)
+    )
     assert matches.similarity.dtype == torch.float32
     assert len(matches) > 30
 
