@@ -42,8 +42,8 @@ from matcher.view_matching import (
 __all__ = ["PairAnswer", "PairInference", "why_hopeless"]
 
 _BLANK_RANGE = 3
-# Of pairs of different places 95 in 100 score less; whatever its turn, a common place scores more.
-_MAYBE_TURNED_OVERLAP = 0.3
+# Of pairs of different places 94 in 100 score less; of common places, turned, 95 in 100 more.
+_MAYBE_TURNED_OVERLAP = 0.05
 _FEW_RIGHT = 0.15
 _TURN_TRIAL_SIZE = 256
 
