@@ -169,7 +169,7 @@ def search_with(
     backend: SearchBackend, maps: tuple[Tensor, Tensor], spacing: int = _SPACING
 ) -> Tensor:
     """(M, 2) raster indexes of the reciprocal matches that one of our searches finds, sorted."""
-    options = MatchingOptions(subsample=spacing, border=0, backend=backend)
+    options = MatchingOptions(subsample=spacing, border=0, min_sharpness=None, backend=backend)
     matches = reciprocal_matches(*maps, options=options)
     width0, width1 = maps[0].shape[1], maps[1].shape[1]
     index0 = matches.pixels0[:, 1] * width0 + matches.pixels0[:, 0]
