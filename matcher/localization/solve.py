@@ -16,6 +16,10 @@ times here. Matches of photographs of two places are worse than random ones, bec
 together: of the bundled model's with two references each, 106 of 22,702 and 128 of 25,101 agreed,
 eleven and twelve times ``p``. We ask for thirty times, about one correspondence in eighty at 0.8 %;
 with a smaller share of right ones the search would hardly find them.
+
+Correspondences of one place of the query with several references err together too, so agreeing
+places are counted, not correspondences: any pose that brings some points to one spot agrees with
+all that end there.
 """
 
 from __future__ import annotations
@@ -34,7 +38,7 @@ from matcher.geometry.pnp_focal import estimate_pose_and_focal
 from matcher.localization.answer import AbsolutePose, UsedReference
 from matcher.localization.correspondences import Correspondences
 from matcher.localization.options import LocalizationOptions
-from matcher.structures import Camera, ImageSize
+from matcher.structures import Camera, FloatArray, ImageSize
 
 __all__ = ["required_inliers", "solve_pose"]
 
@@ -119,12 +123,18 @@ def _why_not(
         return f"no pose agrees with the {count} places of the query that show points of the map"
     max_error_px = options.ransac(size).max_error_px
     needed = required_inliers(count, size, max_error_px, options.min_inliers)
-    if estimate.num_inliers >= needed:
+    places = _num_places(correspondences.keypoints[estimate.inlier_mask], max_error_px)
+    if places >= needed:
         return None
     return (
-        f"only {estimate.num_inliers} of {count} correspondences agree on a pose; wrong ones could "
-        f"do as well with fewer than {needed}"
+        f"only {estimate.num_inliers} of {count} correspondences agree on a pose, at {places} "
+        f"places of the query; wrong ones could do as well with fewer than {needed}"
     )
+
+
+def _num_places(pixels: FloatArray, max_error_px: float) -> int:
+    """How many squares of the threshold's side hold a pixel, (N, 2)."""
+    return len(np.unique(np.floor(pixels / max_error_px), axis=0))
 
 
 def _by_inliers(

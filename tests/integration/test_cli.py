@@ -212,7 +212,7 @@ def test_every_verb_has_help():
 
 
 @pytest.mark.slow
-def test_as_a_program_of_its_own(photographs, tiny_checkpoint):
+def test_as_a_program_of_its_own(photographs, tiny_checkpoint, tmp_path):
     """``python -m matcher``: statuses and streams as a shell sees them."""
 
     def run(*arguments):
@@ -220,7 +220,9 @@ def test_as_a_program_of_its_own(photographs, tiny_checkpoint):
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
     options = ("--model", tiny_checkpoint, "--json", "--max-size", 96, "--crops", "never")
-    nothing = run("pose", photographs[0], photographs[0], *options)
+    blank = tmp_path / "blank.png"
+    Image.new("RGB", (96, 72), "grey").save(blank)
+    nothing = run("pose", photographs[0], blank, *options)
     assert (nothing.returncode, nothing.stderr) == (3, "")
     assert json.loads(nothing.stdout)["pose"] is None
     wrong = run("pose", photographs[0], "nowhere.jpg", *options)

@@ -27,7 +27,7 @@ def test_an_rgbd_map_gives_the_pose(rgbd_map, matcher, scene):
     assert answer.is_metric
     assert answer.reason is None
     assert answer.num_inliers == answer.inlier_mask.sum() > 1000
-    assert [used.name for used in answer.references[:2]] != ["0.png", "4.png"]
+    assert {used.name for used in answer.references} == {path.name for path in scene.images}
     counts = [used.num_inliers for used in answer.references]
     assert counts == sorted(counts, reverse=True)
     assert sum(counts) == answer.num_inliers
@@ -111,10 +111,11 @@ def test_a_single_photograph_is_a_map(scene, is_metric):
 
 def test_a_query_of_another_place_gets_a_reason(scene, matcher, rgbd_map):
     random = np.random.default_rng(0)
-    # What the code of the relief does not know: saturated colours.
+    # Saturated squares: what the code of the relief does not know, but for a few edges.
     elsewhere = np.where(random.random((192, 256, 1)) < 0.5, 0, 255).astype(np.uint8)
     elsewhere = np.repeat(np.repeat(elsewhere[::16, ::16], 16, 0), 16, 1).repeat(3, 2)
     answer = rgbd_map.localize(matcher, elsewhere, scene.camera)
+    assert len(answer.correspondences) > 12
     assert not answer
     assert answer.cam_from_world is None
     assert answer.num_inliers == 0

@@ -82,6 +82,24 @@ def test_chance_gives_no_pose(count):
     assert len(answer.correspondences) == count
 
 
+def test_one_spot_seen_from_many_references_is_no_pose():
+    """Any camera that brings the points to the spot agrees with all forty."""
+    found = correspondences(8, noise_px=0.0)
+    random = np.random.default_rng(1)
+    rows = np.repeat(np.arange(4), 10)
+    spot = dataclasses.replace(
+        found,
+        keypoints=np.array([100.0, 80.0]) + random.uniform(0, 4, (40, 2)),
+        points=found.points[rows] + random.normal(0, 1e-3, (40, 3)),
+        confidence=np.ones(40),
+        reference=np.tile(np.arange(10), 4) % 3,
+        reference_keypoints=np.zeros((40, 2)),
+    )
+    answer = solve_pose(spot, REFERENCES, CAMERA, SIZE, OPTIONS)
+    assert answer.cam_from_world is None
+    assert "40 of 40 correspondences agree on a pose, at " in answer.reason
+
+
 def test_too_little_to_go_on():
     none = solve_pose(correspondences(0), REFERENCES, CAMERA, SIZE, OPTIONS)
     assert none.reason == "no match with a reference shows a point that the map knows"
