@@ -291,11 +291,12 @@ class TwoViewNetwork(nn.Module):
         return self.decode(*self._encode_both(pixels0, pixels1))
 
     def forward_raw(
-        self, pixels0: Tensor, pixels1: Tensor, *, features: bool = True
+        self, pixels0: Tensor, pixels1: Tensor, *, features: bool = True, points: bool = True
     ) -> tuple[RawMaps, RawMaps]:
         """``forward`` without activations: for training, which looks at few of the pixels.
 
-        ``features=False`` leaves out what pointmaps with their own trunk do not need.
+        Where pointmaps have their own trunk, ``features=False`` leaves out what they do not need,
+        and ``points=False`` leaves them out.
         """
         view0, view1 = self._encode_both(pixels0, pixels1)
         head1 = self.head0 if self.head1 is None else self.head1
@@ -309,7 +310,9 @@ class TwoViewNetwork(nn.Module):
                 RawMaps(head1.raw_points(points1, view1.grid, view1.pyramid)),
             )
         layers0, layers1 = self.decoder(view0, view1)
-        points0, points1 = self.point_layers(layers0, layers1, view0, view1)
+        points0 = points1 = None
+        if points:
+            points0, points1 = self.point_layers(layers0, layers1, view0, view1)
         return (
             self.head0.raw(layers0, view0.grid, view0.pyramid, view0.pixels, points0),
             head1.raw(layers1, view1.grid, view1.pyramid, view1.pixels, points1),

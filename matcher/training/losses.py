@@ -152,6 +152,13 @@ class LossTerms:
     num_pixels: Tensor
     num_matches: Tensor
 
+    @classmethod
+    def nothing(cls, device: torch.device) -> LossTerms:
+        """No pixel and no match counted yet."""
+        none = torch.zeros((), device=device)
+        count = torch.zeros((), dtype=torch.int64, device=device)
+        return cls(none, none, none, none, none, count, count)
+
     def values(self) -> LossValues:
         """The same as plain numbers; waits for the device once."""
         parts = (self.total, self.pointmap, self.matching, self.pointmap_error, self.matching_error)

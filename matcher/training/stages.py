@@ -98,6 +98,11 @@ class Stage:
         """Whether nothing that descriptors are read from can learn."""
         return {"encoder", "decoder", "features"} <= set(self.frozen)
 
+    @property
+    def leaves_points(self) -> bool:
+        """Whether what pointmaps have to themselves rests, and their loss counts for nothing."""
+        return "points" in self.frozen and self.pointmap_weight == 0
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values that JSON can hold."""
         values = dataclasses.asdict(self)

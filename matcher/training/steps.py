@@ -44,7 +44,7 @@ __all__ = [
 
 _POINT_STRIDE = 4
 _GPU_BACKENDS = (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH)
-RawTensors = tuple[Tensor, Tensor | None, Tensor, Tensor | None]
+RawTensors = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
 
 
 def learning_rate_at(config: RunConfig, step: int, progress: float) -> float:
@@ -79,11 +79,11 @@ class RawForward(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, pixels0: Tensor, pixels1: Tensor, features: bool = True) -> RawTensors:
+    def forward(
+        self, pixels0: Tensor, pixels1: Tensor, features: bool = True, points: bool = True
+    ) -> RawTensors:
         """Points and features of both views; see ``TwoViewNetwork.forward_raw``."""
-        maps0, maps1 = self.network.forward_raw(pixels0, pixels1, features=features)
-        assert maps0.points is not None
-        assert maps1.points is not None
+        maps0, maps1 = self.network.forward_raw(pixels0, pixels1, features=features, points=points)
         return maps0.points, maps0.features, maps1.points, maps1.features
 
 
@@ -142,17 +142,23 @@ def compute_loss(
     options, head, pairs = loss_options(config, stage), config.model.head, batch.correspondences
     descriptors_rest = stage is not None and stage.learns_points_alone
     wants_features = options.matching_weight > 0 or not descriptors_rest
+    wants_points = stage is None or not stage.leaves_points
     with step_precision(batch.pixels0.device.type, config):
-        points0, features0, points1, features1 = call(batch.pixels0, batch.pixels1, wants_features)
+        points0, features0, points1, features1 = call(
+            batch.pixels0, batch.pixels1, wants_features, wants_points
+        )
     maps0, maps1 = RawMaps(points0, features0), RawMaps(points1, features1)
-    terms = total_loss(
-        dense_output(_thin(points0.float(), -2), None, head),
-        dense_output(_thin(points1.float(), -2), None, head),
-        _thin_targets(batch.targets),
-        None,
-        options,
-        mean=mean,
-    )
+    if points0 is None or points1 is None:  # a stage of descriptors alone
+        terms = LossTerms.nothing(batch.pixels0.device)
+    else:
+        terms = total_loss(
+            dense_output(_thin(points0.float(), -2), None, head),
+            dense_output(_thin(points1.float(), -2), None, head),
+            _thin_targets(batch.targets),
+            None,
+            options,
+            mean=mean,
+        )
     if features0 is None:  # DUSt3R, or a stage of pointmaps alone
         return terms
     matching, matching_error = matching_loss(

@@ -232,6 +232,26 @@ def test_pointmaps_get_decoder_blocks_of_their_own(toy: Make, tmp_path: Path) ->
     assert not torch.equal(start.blocks[0].mlp.fc1.weight, end.blocks[0].mlp.fc1.weight)
 
 
+def test_descriptors_learn_while_pointmaps_are_left_out(toy: Make, tmp_path: Path) -> None:
+    stage = Stage(1.0, 48, 2, pointmap_weight=0.0, frozen=("points",))
+    config = toy(stages=(stage,), max_steps=3, ema_decay=0.0)
+    began = build_state(config).network
+    assert began.forward_raw(*torch.zeros(2, 1, 3, 48, 48), points=False)[0].points is None
+    state = train(config, tmp_path / "out")
+    assert state.step == 3
+    before, after = began.state_dict(), state.average.state_dict()
+    resting = [name for name in before if name.startswith(FREEZABLE_PARTS["points"])]
+    assert len(resting) > 10
+    assert all(torch.equal(before[name], after[name]) for name in resting)
+    assert not torch.equal(
+        before["head0.fused.features_out.weight"], after["head0.fused.features_out.weight"]
+    )
+    lines = (tmp_path / "out" / "log.jsonl").read_text().splitlines()
+    losses = [json.loads(line)["losses"] for line in lines]
+    assert losses
+    assert all(entry["num_pixels"] == 0 and entry["matching_error"] > 0 for entry in losses)
+
+
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
