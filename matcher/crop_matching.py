@@ -1,4 +1,4 @@
-"""Matching again in crops, at the photographs' own resolution."""
+"""Matching again in crops that show the same surface alike, at the photographs' resolution."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from matcher.images import RgbArray, crop_view
-from matcher.matching import CropBox, add_matches, merge_matches, plan_crops
-from matcher.structures import ImageSize, Matches, View
+from matcher.images import RgbArray, warp_view
+from matcher.matching import add_matches, merge_matches, plan_crops
+from matcher.structures import FloatArray, ImageSize, Matches, View
 from matcher.turns import turn
 from matcher.view_matching import PairOptions, ViewMatches, credible_matches
 
-__all__ = ["MaskedPhotograph", "MatchViewPairs", "match_crops", "wants_crops"]
+__all__ = ["MaskedPhotograph", "MatchViewPairs", "match_crops"]
 
 MatchViewPairs = Callable[[list[View], list[View], PairOptions], list[ViewMatches]]
 """Views of photograph 0 and of photograph 1, row i with row i, to their matches."""
@@ -41,17 +41,10 @@ class MaskedPhotograph:
         return MaskedPhotograph(turn(self.image, quarter_turns), mask)
 
 
-def wants_crops(size0: ImageSize, size1: ImageSize, options: PairOptions) -> bool:
-    """Whether photographs of these sizes are matched again in crops."""
-    if options.crops != "auto":
-        return options.crops == "always"
-    longest = max(max(size.height, size.width) for size in (size0, size1))
-    return longest > _LARGER_THAN_VIEW * options.max_size
-
-
 def match_crops(
-    source0: MaskedPhotograph,
-    source1: MaskedPhotograph,
+    photographs: Callable[[], tuple[MaskedPhotograph, MaskedPhotograph]],
+    size0: ImageSize,
+    size1: ImageSize,
     coarse: Matches,
     options: PairOptions,
     match: MatchViewPairs,
@@ -62,8 +55,9 @@ def match_crops(
     """Match again where credible coarse matches are.
 
     Args:
-        source0: photograph 0.
-        source1: photograph 1.
+        photographs: gives both; called only if there is anything to be looked at again.
+        size0: of photograph 0.
+        size1: of photograph 1.
         coarse: matches of the whole photographs.
         options: how the pair is matched.
         match: matches pairs of views.
@@ -74,41 +68,31 @@ def match_crops(
         Matches of the crops, and coarse ones where no crop found any.
     """
     credible = credible_matches(coarse, options.matching, is_probability=is_probability)
-    size0, size1 = (ImageSize(*source.image.shape[:2]) for source in (source0, source1))
-    side = options.max_size
-    crop_size = ImageSize(side * 3 // 4, side)
     plan = plan_crops(
+        credible,
         size0,
         size1,
-        credible.keypoints0.numpy(),
-        credible.keypoints1.numpy(),
-        _crop_size(size0, crop_size),
-        _crop_size(size1, crop_size),
+        max_size=options.max_size,
         max_crops=options.max_crops,
+        patch_size=patch_size,
     )
+    longest = max(size0.height, size0.width, size1.height, size1.width)
+    if options.crops == "auto" and longest <= _LARGER_THAN_VIEW * options.max_size:
+        # The view has seen all that small photographs hold, except for what is foreshortened.
+        plan = [pair for pair in plan if pair.changes_shape]
     if not plan:
         return coarse
-
-    def crop(source: MaskedPhotograph, box: CropBox) -> View:
-        return crop_view(
-            source.image,
-            (box.left, box.top, box.right, box.bottom),
-            max_size=options.max_size,
-            patch_size=patch_size,
-            mask=source.mask,
-        )
-
+    source0, source1 = photographs()
     fine: list[Matches] = []
     for start in range(0, len(plan), _AT_ONCE):
         part = plan[start : start + _AT_ONCE]
-        views0 = [crop(source0, pair.box0) for pair in part]
-        views1 = [crop(source1, pair.box1) for pair in part]
+        views0 = [_crop(source0, pair.crop_from_original0, pair.size) for pair in part]
+        views1 = [_crop(source1, pair.crop_from_original1, pair.size) for pair in part]
         fine += [found.matches for found in match(views0, views1, options)]
     # Crops are finer but see less around: where they lose the place, coarse matches stay.
-    return add_matches(merge_matches(fine, cell_px=2.0), coarse, cell_px=8.0)
+    pixel = max(1.0, *(side for pair in plan for side in pair.original_px))
+    return add_matches(merge_matches(fine, cell_px=2.0 * pixel), coarse, cell_px=8.0 * pixel)
 
 
-def _crop_size(size: ImageSize, landscape: ImageSize) -> ImageSize:
-    if size.width >= size.height:
-        return landscape
-    return ImageSize(landscape.width, landscape.height)
+def _crop(source: MaskedPhotograph, crop_from_original: FloatArray, size: ImageSize) -> View:
+    return warp_view(source.image, crop_from_original, size, mask=source.mask)

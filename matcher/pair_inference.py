@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from matcher.checkpoints import CheckpointInfo
-from matcher.crop_matching import MaskedPhotograph, match_crops, wants_crops
+from matcher.crop_matching import MaskedPhotograph, match_crops
 from matcher.encoded_images import EncodedImage
 from matcher.errors import InputError
 from matcher.images import (
@@ -246,9 +246,11 @@ class PairInference:
     ) -> PairAnswer:
         """Crops if they are wanted, the choice among the matches, the pointmaps."""
         view0, view1, matches = whole.view0, whole.view1, whole.found.matches
-        if wants_crops(view0.original_size, view1.original_size, options):
+        if options.crops != "never":
             matches = match_crops(
-                *photographs(),
+                photographs,
+                view0.original_size,
+                view1.original_size,
                 matches,
                 options,
                 self._match_view_pairs,

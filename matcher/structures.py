@@ -7,6 +7,7 @@ coordinates are pixel centres (the centre of the top-left pixel is (0, 0)).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -278,6 +279,12 @@ class View:
     def network_size(self) -> ImageSize:
         """Size of ``pixels``."""
         return ImageSize(int(self.pixels.shape[1]), int(self.pixels.shape[2]))
+
+    @property
+    def original_px(self) -> float:
+        """Side of the square that a network pixel covers in the photograph, pixels."""
+        area = float(np.linalg.det(self.original_from_network[:2, :2]))
+        return math.sqrt(abs(area))
 
     def matchable(self) -> Tensor:
         """(H, W) bool: inside the photograph and inside ``mask``."""

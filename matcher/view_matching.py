@@ -61,8 +61,9 @@ class PairOptions:
         matching: the reciprocal search and the choice among its matches; ``matching.symmetric``
             also runs the decoder in both orders, so that the order of the photographs is all one.
         max_size: long side of the network's view, pixels.
-        crops: match again in overlapping crops at the photographs' own resolution: ``auto`` where
-            they are larger than the view, ``always`` or ``never``.
+        crops: match again in crops about the first matches, warped so that both show the surface
+            alike: ``auto`` where the photographs are larger than the view, or seen from so
+            different places that the warp makes up for much; ``always`` or ``never``.
         max_crops: most crop pairs.
         turns: ``auto``: where both photographs show a common place and few matches are credible,
             photograph 1 is also tried on its sides and upside down, and the best is taken.
@@ -171,7 +172,7 @@ def match_views(
     other_way = Matches(swapped.keypoints1, swapped.keypoints0, swapped.confidence)
     # Sub-pixel refinement moves the end in the second image: a match found both ways is the
     # same within a pixel, not to the digit.
-    cells = tuple(1.5 * float(max(v.original_from_network[0, 0], 1)) for v in (view0, view1))
+    cells = tuple(1.5 * max(view.original_px, 1.0) for view in (view0, view1))
     joined = _join_both_ways(found.matches, other_way)
     scores = [part.overlap_score for part in (found, mirrored) if part.overlap_score is not None]
     return ViewMatches(

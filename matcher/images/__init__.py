@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from matcher.images.exif import exif_focal
 from matcher.images.reading import ImageSource, RgbArray, read_image
-from matcher.images.views import crop_view, prepare_view, released_crop
+from matcher.images.views import prepare_view, released_crop
+from matcher.images.warp import warp_view
 
 __all__ = [
     "ImageSource",
     "RgbArray",
-    "crop_view",
     "exif_focal",
     "prepare_view",
     "read_image",
     "released_crop",
+    "warp_view",
 ]

@@ -18,7 +18,7 @@ from matcher.geometry.pixels import resize_transform
 from matcher.images.reading import RgbArray
 from matcher.structures import FloatArray, ImageSize, View
 
-__all__ = ["crop_view", "prepare_view", "released_crop"]
+__all__ = ["check_mask", "check_rgb", "normalize", "prepare_view", "released_crop"]
 
 _SMALLEST_LONG_SIDE = 128
 _AREA_FACTOR = 4.0
@@ -54,63 +54,18 @@ def prepare_view(
     Raises:
         InputError: wrong shape or type of image or mask, sizes that are not positive.
     """
-    _check_rgb(image, name)
-    height, width = image.shape[:2]
-    return crop_view(
-        image,
-        (0, 0, width, height),
-        max_size=max_size,
-        patch_size=patch_size,
-        min_size=min_size,
-        mask=mask,
-        name=name,
-    )
-
-
-def crop_view(
-    image: RgbArray,
-    box: tuple[int, int, int, int],
-    *,
-    max_size: int = 512,
-    patch_size: int = 16,
-    min_size: int = 1,
-    mask: npt.NDArray[np.bool_] | Tensor | None = None,
-    name: str = "image",
-) -> View:
-    """Resize a window of a photograph to the network, as :func:`prepare_view` does with all of it.
-
-    Args:
-        image: (H, W, 3) uint8 RGB.
-        box: ``(x0, y0, x1, y1)`` in original pixels: columns ``x0 .. x1 - 1``, rows
-            ``y0 .. y1 - 1``.
-        max_size: largest long side of the content, network pixels.
-        patch_size: side of the network's patches, pixels.
-        min_size: smallest long side of the content; ``max_size`` gives every window the same scale.
-        mask: (H, W) bool over the whole photograph.
-        name: where the photograph came from, for messages.
-
-    Returns:
-        A view whose ``original_from_network`` leads to the pixels of the whole photograph.
-
-    Raises:
-        InputError: a box that is empty or leaves the photograph, and all of :func:`prepare_view`.
-    """
-    _check_rgb(image, name)
+    check_rgb(image, name)
     _check_sizes(max_size, patch_size, min_size)
     original = ImageSize(*image.shape[:2])
-    x0, y0, x1, y1 = _check_box(box, original)
-    window = ImageSize(y1 - y0, x1 - x0)
-    content = _content_size(window, max_size, min(min_size, max_size))
-    resized = _resize(np.ascontiguousarray(image[y0:y1, x0:x1]), content)
+    content = _content_size(original, max_size, min(min_size, max_size))
+    resized = _resize(np.ascontiguousarray(image), content)
     pad = (-content.height % patch_size, -content.width % patch_size)
     return View(
-        pixels=_normalize(np.pad(resized, ((0, pad[0]), (0, pad[1]), (0, 0)), mode="edge")),
+        pixels=normalize(np.pad(resized, ((0, pad[0]), (0, pad[1]), (0, 0)), mode="edge")),
         content_size=content,
         original_size=original,
-        original_from_network=_original_from_resized(window, content, x0, y0),
-        mask=None
-        if mask is None
-        else _network_mask(_check_mask(mask, original)[y0:y1, x0:x1], content, pad),
+        original_from_network=resize_transform(content, original),
+        mask=None if mask is None else _network_mask(check_mask(mask, original), content, pad),
         name=name,
     )
 
@@ -133,7 +88,7 @@ def released_crop(
         InputError: wrong image, sizes that are not positive, a photograph so narrow that the rule
             leaves no pixel of it.
     """
-    _check_rgb(image, name)
+    check_rgb(image, name)
     _check_sizes(size, patch_size, 1)
     original = ImageSize(*image.shape[:2])
     long_side, short_side = max(image.shape[:2]), min(image.shape[:2])
@@ -151,10 +106,10 @@ def released_crop(
     resample = Image.Resampling.LANCZOS if long_side > target else Image.Resampling.BICUBIC
     picture = Image.fromarray(image).resize((resized_size.width, resized_size.height), resample)
     return View(
-        pixels=_normalize(np.asarray(picture.crop((left, top, right, bottom)))),
+        pixels=normalize(np.asarray(picture.crop((left, top, right, bottom)))),
         content_size=ImageSize(bottom - top, right - left),
         original_size=original,
-        original_from_network=_original_from_resized(original, resized_size) @ _shift(left, top),
+        original_from_network=resize_transform(resized_size, original) @ _shift(left, top),
         name=name,
     )
 
@@ -175,13 +130,6 @@ def _resize(image: RgbArray, size: ImageSize) -> RgbArray:
         image = cv2.resize(image, twice, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
     picture = Image.fromarray(image).resize((size.width, size.height), Image.Resampling.LANCZOS)
     return np.asarray(picture)
-
-
-def _original_from_resized(
-    window: ImageSize, resized: ImageSize, left: int = 0, top: int = 0
-) -> FloatArray:
-    """Original pixels from those of a resized window whose top-left pixel is (left, top)."""
-    return _shift(left, top) @ resize_transform(resized, window)
 
 
 def _shift(x: float, y: float) -> FloatArray:
@@ -208,7 +156,7 @@ def _released_box(
     )
 
 
-def _normalize(rgb: RgbArray) -> Tensor:
+def normalize(rgb: RgbArray) -> Tensor:
     """(3, H, W) float32 in [-1, 1]."""
     pixels = torch.from_numpy(np.array(rgb)).permute(2, 0, 1).float()
     return (pixels / 127.5 - 1.0).contiguous()
@@ -222,7 +170,8 @@ def _network_mask(mask: npt.NDArray[np.bool_], content: ImageSize, pad: tuple[in
     return torch.from_numpy(np.pad(covered, ((0, pad[0]), (0, pad[1]))))
 
 
-def _check_rgb(image: RgbArray, name: str) -> None:
+def check_rgb(image: RgbArray, name: str) -> None:
+    """Raise ``InputError`` unless ``image`` is (H, W, 3) uint8."""
     actual = f"{getattr(image, 'dtype', type(image).__name__)} {getattr(image, 'shape', '')}"
     shape = image.shape if isinstance(image, np.ndarray) and image.dtype == np.uint8 else ()
     if len(shape) != 3 or shape[2] != 3 or 0 in shape:
@@ -239,16 +188,8 @@ def _check_sizes(max_size: int, patch_size: int, min_size: int) -> None:
             raise InputError(argument, "a positive number of pixels", f"{value}")
 
 
-def _check_box(box: tuple[int, int, int, int], size: ImageSize) -> tuple[int, int, int, int]:
-    x0, y0, x1, y1 = (int(value) for value in box)
-    if not (0 <= x0 < x1 <= size.width and 0 <= y0 < y1 <= size.height):
-        raise InputError(
-            "box", f"a part of the image of {size.width} x {size.height} pixels", f"{box}"
-        )
-    return x0, y0, x1, y1
-
-
-def _check_mask(mask: npt.NDArray[np.bool_] | Tensor, size: ImageSize) -> npt.NDArray[np.bool_]:
+def check_mask(mask: npt.NDArray[np.bool_] | Tensor, size: ImageSize) -> npt.NDArray[np.bool_]:
+    """The mask as an array; raises ``InputError`` unless it is bool and as large as the image."""
     array = mask.detach().cpu().numpy() if isinstance(mask, Tensor) else np.asarray(mask)
     if array.shape != (size.height, size.width) or array.dtype != np.bool_:
         raise InputError(

@@ -3,16 +3,8 @@
 from __future__ import annotations
 
 from matcher.matching.cells import CellNearest
-from matcher.matching.coarse_to_fine import (
-    CropBox,
-    CropPair,
-    add_matches,
-    choose_covering,
-    merge_matches,
-    partner_box,
-    plan_crops,
-    window_grid,
-)
+from matcher.matching.crops import CropPair, plan_crops
+from matcher.matching.merge import add_matches, merge_matches
 from matcher.matching.nearest import FaissNearest, Metric, NearestNeighbour, TorchNearest
 from matcher.matching.options import MatchingOptions, SearchBackend
 from matcher.matching.reciprocal import (
@@ -33,7 +25,6 @@ from matcher.matching.walk import SearchFactory, build_search
 
 __all__ = [
     "CellNearest",
-    "CropBox",
     "CropPair",
     "FaissNearest",
     "MatchingOptions",
@@ -45,11 +36,9 @@ __all__ = [
     "TorchNearest",
     "add_matches",
     "build_search",
-    "choose_covering",
     "descriptor_sharpness",
     "is_sharp",
     "merge_matches",
-    "partner_box",
     "plan_crops",
     "reciprocal_from_starts",
     "reciprocal_matches",
@@ -61,5 +50,4 @@ __all__ = [
     "select_matches",
     "top_k_rows",
     "union_matches",
-    "window_grid",
 ]

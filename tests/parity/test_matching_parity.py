@@ -10,20 +10,15 @@ import pytest
 import torch
 
 from matcher.matching import (
-    CropBox,
     MatchingOptions,
     SearchBackend,
     build_search,
-    choose_covering,
-    partner_box,
-    plan_crops,
     reciprocal_from_starts,
     reciprocal_matches,
     reciprocal_points,
     union_matches,
-    window_grid,
 )
-from matcher.structures import GridMatches, ImageSize
+from matcher.structures import GridMatches
 
 BACKENDS = ("torch", "faiss", "cells")
 IntArray = npt.NDArray[np.int64]
@@ -42,11 +37,6 @@ def nearest(parity_data: Path) -> dict[str, npt.NDArray[np.generic]]:
 @pytest.fixture(scope="module")
 def both_ways(parity_data: Path) -> dict[str, npt.NDArray[np.generic]]:
     return load(parity_data, "func_extract_corres.npz")
-
-
-@pytest.fixture(scope="module")
-def crops(parity_data: Path) -> dict[str, npt.NDArray[np.generic]]:
-    return load(parity_data, "func_coarse_to_fine.npz")
 
 
 def options(backend: SearchBackend, subsample: int, symmetric: bool = False) -> MatchingOptions:
@@ -190,61 +180,3 @@ def test_both_orders_of_the_network(both_ways):
         b.shape[1],
     )
     assert_pixels(union, both_ways["sym_s4__xy1"], both_ways["sym_s4__xy2"])
-
-
-def as_array(boxes: list[CropBox]) -> IntArray:
-    return np.array([[box.left, box.top, box.right, box.bottom] for box in boxes])
-
-
-@pytest.mark.parametrize(
-    ("height", "width", "side", "overlap"),
-    [
-        (900, 1200, 512, 50),
-        (1200, 800, 512, 50),
-        (480, 640, 512, 50),
-        (2000, 3000, 512, 25),
-        (512, 512, 512, 50),
-    ],
-)
-def test_window_grid(crops, height, width, side, overlap):
-    boxes = window_grid(ImageSize(height, width), side, overlap / 100)
-    stored = crops[f"grid_{height}x{width}_{side}_{overlap}"]
-    np.testing.assert_array_equal(as_array(boxes), stored)
-
-
-def test_partner_windows_weights_and_greedy_order(crops):
-    keypoints0, keypoints1 = (crops[name].astype(np.float64) for name in ("pos_q", "pos_b"))
-    weights, partners = [], []
-    for row in crops["score_cell_in"]:
-        box = CropBox(*map(int, row))
-        partner = partner_box(
-            box, keypoints0, keypoints1, ImageSize(1200, 800), ImageSize(512, 384)
-        )
-        assert partner is not None
-        partners.append(partner)
-        weights.append(box.weigh(keypoints0) * partner.weigh(keypoints1) * box.contains(keypoints0))
-    np.testing.assert_array_equal(as_array(partners), crops["score_cell2"])
-    np.testing.assert_allclose(np.sum(weights, axis=1), crops["score_weights_sum"], rtol=1e-5)
-    np.testing.assert_array_equal(choose_covering(weights, 0.9), crops["greedy_order"])
-
-
-@pytest.mark.parametrize(
-    ("case", "overlap", "size0", "size1"),
-    [
-        ("crops_forced", 0.5, ImageSize(384, 512), ImageSize(512, 384)),
-        ("crops_forced_same", 0.25, ImageSize(384, 384), ImageSize(384, 384)),
-    ],
-)
-def test_planned_crops(crops, case, overlap, size0, size1):
-    pairs = plan_crops(
-        ImageSize(900, 1200),
-        ImageSize(1200, 800),
-        crops["pos_q"],
-        crops["pos_b"],
-        size0,
-        size1,
-        overlap=overlap,
-        window_side=512,
-    )
-    np.testing.assert_array_equal(as_array([pair.box0 for pair in pairs]), crops[f"{case}_q"])
-    np.testing.assert_array_equal(as_array([pair.box1 for pair in pairs]), crops[f"{case}_b"])

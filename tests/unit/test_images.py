@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from matcher.errors import InputError
-from matcher.images import crop_view, prepare_view, read_image, released_crop
+from matcher.images import prepare_view, read_image, released_crop
 from matcher.structures import View
 
 RGB = np.random.default_rng(3).integers(0, 256, (12, 20, 3), dtype=np.uint8)
@@ -332,55 +332,6 @@ class TestViewGeometry:
             seconds.append(time.perf_counter() - start)
         # Measured at 0.06 s on one idle core; the bound leaves room for a machine that is busy.
         assert min(seconds) < 0.4
-
-
-class TestCropView:
-    def test_crop_at_its_own_resolution(self) -> None:
-        image = np.random.default_rng(2).integers(0, 256, (300, 400, 3), dtype=np.uint8)
-        view = crop_view(image, (37, 51, 197, 179))
-        assert tuple(view.pixels.shape) == (3, 128, 160)
-        assert (view.original_size.height, view.original_size.width) == (300, 400)
-        assert map_to_original(view, 0, 0) == (37, 51)
-        assert map_to_original(view, 159, 127) == (196, 178)
-        expected = torch.from_numpy(image[51:179, 37:197]).permute(2, 0, 1) / 127.5 - 1
-        torch.testing.assert_close(view.pixels, expected)
-
-    @given(
-        left=st.integers(0, 500),
-        top=st.integers(0, 300),
-        width=st.integers(200, 700),
-        height=st.integers(200, 500),
-    )
-    @settings(max_examples=15)
-    def test_positions_come_back(self, left: int, top: int, width: int, height: int) -> None:
-        x, y = left + 0.43 * width, top + 0.61 * height
-        brightness = np.rint(255 * np.outer(blob(800, y, 9.0), blob(1200, x, 9.0)))
-        image = np.stack([brightness.astype(np.uint8)] * 3, axis=-1)
-        view = crop_view(image, (left, top, left + width, top + height), max_size=256)
-        weights = (view.pixels[0].double().numpy() + 1) / 2
-        weights = weights[: view.content_size.height, : view.content_size.width]
-        rows, columns = np.indices(weights.shape)
-        seen = ((weights * columns).sum(), (weights * rows).sum()) / weights.sum()
-        assert map_to_original(view, *seen) == pytest.approx((x, y), abs=0.1)
-
-    def test_small_windows_can_be_brought_to_one_scale(self) -> None:
-        image = np.zeros((300, 400, 3), np.uint8)
-        view = crop_view(image, (10, 10, 90, 70), max_size=320, min_size=320)
-        assert (view.content_size.width, view.content_size.height) == (320, 240)
-        assert map_to_original(view, -0.5, -0.5) == pytest.approx((9.5, 9.5))
-        assert map_to_original(view, 319.5, 239.5) == pytest.approx((89.5, 69.5))
-
-    def test_mask_is_cropped(self) -> None:
-        mask = np.zeros((64, 64), dtype=bool)
-        mask[20, 30] = True
-        view = crop_view(np.zeros((64, 64, 3), np.uint8), (16, 16, 48, 48), mask=mask)
-        assert view.mask is not None
-        assert view.mask.nonzero().tolist() == [[4, 14]]
-
-    @pytest.mark.parametrize("box", [(0, 0, 0, 5), (-1, 0, 5, 5), (0, 0, 5, 11), (6, 0, 5, 5)])
-    def test_box_outside(self, box: tuple[int, int, int, int]) -> None:
-        with pytest.raises(InputError, match="box: expected a part of the image of 10 x 10"):
-            crop_view(np.zeros((10, 10, 3), np.uint8), box)
 
 
 def test_released_rule_refuses_what_it_would_crop_away() -> None:
