@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from matcher.images import RgbArray, warp_view
-from matcher.matching import add_matches, merge_matches, plan_crops
-from matcher.structures import FloatArray, ImageSize, Matches, View
+from matcher.matching import CropPair, add_matches, merge_matches, plan_crops
+from matcher.structures import ImageSize, Matches, View
 from matcher.turns import turn
 from matcher.view_matching import PairOptions, ViewMatches, credible_matches
 
@@ -21,6 +21,9 @@ MatchViewPairs = Callable[[list[View], list[View], PairOptions], list[ViewMatche
 
 _LARGER_THAN_VIEW = 1.25
 _AT_ONCE = 4
+_ENOUGH_RIGHT = (
+    2000  # the most useful crops come first; more matches of an easy pair change nothing
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,7 +48,7 @@ def match_crops(
     photographs: Callable[[], tuple[MaskedPhotograph, MaskedPhotograph]],
     size0: ImageSize,
     size1: ImageSize,
-    coarse: Matches,
+    coarse: ViewMatches,
     options: PairOptions,
     match: MatchViewPairs,
     *,
@@ -53,6 +56,9 @@ def match_crops(
     is_probability: bool,
 ) -> Matches:
     """Match again where credible coarse matches are.
+
+    Where few matches are right and crops make up for a change of shape, the matches of some crops
+    say better how each place changed: crops are then planned anew from these.
 
     Args:
         photographs: gives both; called only if there is anything to be looked at again.
@@ -67,32 +73,49 @@ def match_crops(
     Returns:
         Matches of the crops, and coarse ones where no crop found any.
     """
-    credible = credible_matches(coarse, options.matching, is_probability=is_probability)
-    plan = plan_crops(
-        credible,
-        size0,
-        size1,
-        max_size=options.max_size,
-        max_crops=options.max_crops,
-        patch_size=patch_size,
-    )
+
+    def credible(matches: Matches) -> Matches:
+        return credible_matches(matches, options.matching, is_probability=is_probability)
+
+    def plan(matches: Matches) -> list[CropPair]:
+        return plan_crops(
+            credible(matches),
+            size0,
+            size1,
+            max_size=options.max_size,
+            max_crops=options.max_crops,
+            patch_size=patch_size,
+        )
+
+    def look(pairs: list[CropPair], before: Matches) -> Matches:
+        views0, views1 = ([_crop(sources, pair, side) for pair in pairs] for side in (0, 1))
+        fine: list[Matches] = []
+        for start in range(0, len(pairs), _AT_ONCE):
+            part = slice(start, start + _AT_ONCE)
+            fine += [credible(one.matches) for one in match(views0[part], views1[part], options)]
+            right = sum(float(one.confidence.sum()) for one in fine)
+            if options.crops == "auto" and right > _ENOUGH_RIGHT:
+                break
+        # Crops are finer but see less around: where they lose the place, the matches before stay.
+        pixel = max([1.0, *(side for pair in pairs for side in pair.original_px)])
+        return add_matches(merge_matches(fine, cell_px=2.0 * pixel), before, cell_px=8.0 * pixel)
+
     longest = max(size0.height, size0.width, size1.height, size1.width)
-    if options.crops == "auto" and longest <= _LARGER_THAN_VIEW * options.max_size:
-        # The view has seen all that small photographs hold, except for what is foreshortened.
-        plan = [pair for pair in plan if pair.changes_shape]
-    if not plan:
-        return coarse
-    source0, source1 = photographs()
-    fine: list[Matches] = []
-    for start in range(0, len(plan), _AT_ONCE):
-        part = plan[start : start + _AT_ONCE]
-        views0 = [_crop(source0, pair.crop_from_original0, pair.size) for pair in part]
-        views1 = [_crop(source1, pair.crop_from_original1, pair.size) for pair in part]
-        fine += [found.matches for found in match(views0, views1, options)]
-    # Crops are finer but see less around: where they lose the place, coarse matches stay.
-    pixel = max(1.0, *(side for pair in plan for side in pair.original_px))
-    return add_matches(merge_matches(fine, cell_px=2.0 * pixel), coarse, cell_px=8.0 * pixel)
+    is_large = longest > _LARGER_THAN_VIEW * options.max_size
+    if options.crops == "auto" and not is_large and not coarse.has_few_right:
+        return coarse.matches
+    pairs = plan(coarse.matches)
+    if not pairs:
+        return coarse.matches
+    sources = photographs()
+    if not coarse.has_few_right or not any(pair.changes_shape for pair in pairs):
+        return look(pairs, coarse.matches)
+    found = look(pairs[: max(1, options.max_crops // 2)], coarse.matches)
+    return look(plan(found), found)
 
 
-def _crop(source: MaskedPhotograph, crop_from_original: FloatArray, size: ImageSize) -> View:
-    return warp_view(source.image, crop_from_original, size, mask=source.mask)
+def _crop(sources: tuple[MaskedPhotograph, MaskedPhotograph], pair: CropPair, side: int) -> View:
+    """The crop of photograph ``side``."""
+    crop_from_original = (pair.crop_from_original0, pair.crop_from_original1)[side]
+    source = sources[side]
+    return warp_view(source.image, crop_from_original, pair.size, mask=source.mask)

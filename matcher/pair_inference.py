@@ -44,7 +44,6 @@ __all__ = ["PairAnswer", "PairInference", "why_hopeless"]
 _BLANK_RANGE = 3
 # Of pairs of different places 94 in 100 score less; of common places, turned, 95 in 100 more.
 _MAYBE_TURNED_OVERLAP = 0.05
-_FEW_RIGHT = 0.15
 _TURN_TRIAL_SIZE = 256
 
 
@@ -251,7 +250,7 @@ class PairInference:
                 photographs,
                 view0.original_size,
                 view1.original_size,
-                matches,
+                whole.found,
                 options,
                 self._match_view_pairs,
                 patch_size=self.network.config.patch_size,
@@ -302,7 +301,7 @@ def _maybe_turned(found: ViewMatches) -> bool:
     """Whether a common place is likely, and few matches for it: it may lie on its side."""
     if found.overlap_score is None or found.overlap_score < _MAYBE_TURNED_OVERLAP:
         return False
-    return found.expected_right < _FEW_RIGHT * found.num_seeds
+    return found.has_few_right
 
 
 def _upright(answer: PairAnswer, view1: View, quarter_turns: int) -> PairAnswer:

@@ -51,6 +51,7 @@ CropMode = Literal["auto", "always", "never"]
 Precision = Literal["float32", "bfloat16"]
 TurnMode = Literal["auto", "never"]
 _SMALLEST_CONFIDENCE = 1e-6
+_FEW_RIGHT = 0.15
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +63,10 @@ class PairOptions:
             also runs the decoder in both orders, so that the order of the photographs is all one.
         max_size: long side of the network's view, pixels.
         crops: match again in crops about the first matches, warped so that both show the surface
-            alike: ``auto`` where the photographs are larger than the view, or seen from so
-            different places that the warp makes up for much; ``always`` or ``never``.
-        max_crops: most crop pairs.
+            alike: ``auto`` where the photographs are larger than the view or few matches are
+            right; ``always`` or ``never``.
+        max_crops: most crop pairs; half as many come before them where few matches are right and
+            the warp makes up for much.
         turns: ``auto``: where both photographs show a common place and few matches are credible,
             photograph 1 is also tried on its sides and upside down, and the best is taken.
             Networks without a calibrated confidence cannot tell, and never try.
@@ -133,6 +135,11 @@ class ViewMatches:
     def expected_right(self) -> float:
         """How many matches are right, if their confidence is a probability."""
         return float(self.matches.confidence.double().sum())
+
+    @property
+    def has_few_right(self) -> bool:
+        """Whether so few of the seeds led to a right match that the pair is hard."""
+        return self.expected_right < _FEW_RIGHT * self.num_seeds
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -31,7 +31,8 @@ _SMALLEST_SHARE, _LARGEST_SHARE = 0.35, 0.65
 # how far it may lie to count in full when the map is fitted.
 _REACH, _FIT_SCALE = 0.12, 0.04
 _FIT_ROUNDS = 4
-_FIT_PRIOR_PX2 = 4.0
+_PRIOR_MATCHES = 0.5
+_PLAIN_ADVANTAGE = 1.3
 _CANDIDATES = 200
 _SEEN_AGAIN = 0.15
 _LEAST_RIGHT, _LEAST_SHARE = 6.0, 0.03
@@ -158,6 +159,7 @@ def plan_crops(
         return []
     trust = _LEAST_TRUST + around.support.double().numpy().max(axis=1)[candidates]
     left, pairs = weights.copy(), list[CropPair]()
+    plain = np.eye(2) * (coarse[1] / coarse[0])
     long = max_size // patch_size * patch_size
     short = max(patch_size, 3 * long // 4 // patch_size * patch_size)
     is_wide = size0.width >= size0.height
@@ -165,12 +167,16 @@ def plan_crops(
     least = max(_LEAST_RIGHT, _LEAST_SHARE * float(weights.sum()))
     while len(pairs) < max_crops:
         promising = candidates[np.argsort(-left[candidates] * trust, kind="stable")[:_CANDIDATES]]
-        motions = [_Motion(linear[row], ends[0][row], ends[1][row]) for row in promising]
+        sloped = [_Motion(linear[row], ends[0][row], ends[1][row]) for row in promising]
+        unsloped = [_Motion(plain, motion.centre0, motion.centre1) for motion in sloped]
+        motions = sloped + unsloped
         shown = [motion.shows(*ends, side) for motion in motions]
-        best = int(np.argmax([left[seen].sum() for seen in shown]))
-        if left[shown[best]].sum() < least:
+        worth = np.array([left[seen].sum() for seen in shown])
+        worth[len(sloped) :] /= _PLAIN_ADVANTAGE
+        best = int(np.argmax(worth))
+        if worth[best] < least:
             break
-        motion = _fitted(motions[best], *ends, weights, side)
+        motion = _fitted(motions[best], plain, *ends, weights, side)
         seen = motion.shows(*ends, side)
         frames = _frames(motion, long / side, size, size0)
         pairs.append(CropPair(size, *frames, float(left[seen].sum())))
@@ -188,6 +194,7 @@ def _is_sensible(linear: FloatArray) -> _BoolArray:
 
 def _fitted(
     motion: _Motion,
+    plain: FloatArray,
     keypoints0: FloatArray,
     keypoints1: FloatArray,
     weights: FloatArray,
@@ -202,9 +209,10 @@ def _fitted(
         apart = motion.distances(keypoints0, keypoints1) / (_FIT_SCALE * motion.sides(side)[1])
         trusted = counted / (1 + np.square(apart))
         offsets = np.column_stack([keypoints0 - centre0, np.ones(len(keypoints0))])
-        # What few matches leave open stays as it was around the first one.
-        prior = np.diag([_FIT_PRIOR_PX2, _FIT_PRIOR_PX2, 0.0])
-        before = np.vstack([motion.linear.T, np.zeros(2)])
+        # Few matches say little of a slope: as if some more had moved without any.
+        spread = _PRIOR_MATCHES * (motion.sides(side)[0] / 4) ** 2
+        prior = np.diag([spread, spread, 0.0])
+        before = np.vstack([plain.T, np.zeros(2)])
         solved = np.linalg.solve(
             offsets.T @ (offsets * trusted[:, None]) + prior,
             offsets.T @ (keypoints1 * trusted[:, None]) + prior @ before,
