@@ -214,7 +214,7 @@ def test_improbable_matches_are_dropped_unless_they_are_wanted(network: TwoViewN
     def found(bias: float | None, options: MatchingOptions) -> PairResult:
         known = None if bias is None else calibration(bias)
         matcher = Matcher(network, CheckpointInfo("tiny", calibration=known))
-        pair_options = PairOptions(matching=options)
+        pair_options = PairOptions(matching=options, crops="never")
         return matcher.match(pair.image0, pair.image1, options=pair_options)
 
     unmoved = found(0.0, MatchingOptions(min_confidence=0.0)).confidence
