@@ -75,7 +75,12 @@ Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same ans
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Draw = Annotated[Path | None, typer.Option(help="Write a picture of the matches.")]
 MaxSize = Annotated[int, typer.Option(help="Long side of the network's view, pixels.")]
-CropChoice = Annotated[Crops, typer.Option(help="Match again in crops at full resolution.")]
+CropChoice = Annotated[
+    Crops,
+    typer.Option(
+        help="Match again in crops, warped alike; auto: large photographs, or few right matches."
+    ),
+]
 TurnChoice = Annotated[
     Turns, typer.Option(help="Try photograph 1 turned where little is found upright.")
 ]
@@ -180,6 +185,7 @@ def match(
     else:
         model_text = f"{pair.info.name} ({pair.info.licence})"
         say(f"{len(pair)} matches in {pair.seconds:.2f} s with {model_text}")
+        _say_turned(pair)
         if pair.reason is not None:
             say(pair.reason)
         for path in (out, draw):
@@ -269,6 +275,15 @@ def _say_pose(pair: PairResult, answer: RelativePose) -> None:
         f"{answer.num_inliers} of {len(pair)} matches agree; {answer.method}; "
         f"{pair.seconds:.2f} s with {pair.info.name} ({pair.info.licence})"
     )
+    _say_turned(pair)
+
+
+def _say_turned(pair: PairResult) -> None:
+    if pair.quarter_turns1:
+        degrees = 90 * pair.quarter_turns1
+        say(
+            f"photograph 1 was matched turned by {degrees} degrees; the answer is about it as given"
+        )
 
 
 @app.command()

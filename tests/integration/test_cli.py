@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from matcher import Matcher
 from matcher.checkpoints.released import RELEASED_LICENCE
 from matcher.cli.app import app
 from matcher.geometry.pose import rotation_error_deg, translation_error_deg
@@ -91,6 +93,20 @@ def test_pose_for_a_person(widebase, photographs, tmp_path):
     assert f"wrote {picture}" in run.out
     with Image.open(picture) as written:
         assert written.size[0] >= 640
+
+
+@pytest.mark.parametrize("verb", ["match", "pose"])
+def test_a_person_is_told_that_a_photograph_was_turned(widebase, photographs, monkeypatch, verb):
+    match = Matcher.match
+
+    def turned(*arguments, **options):
+        return dataclasses.replace(match(*arguments, **options), quarter_turns1=2)
+
+    upright = widebase(verb, *photographs, "--model", "relief")
+    monkeypatch.setattr(Matcher, "match", turned)
+    run = widebase(verb, *photographs, "--model", "relief")
+    assert "photograph 1 was matched turned by 180 degrees" in " ".join(run.out.split())
+    assert "turned" not in upright.out
 
 
 def test_no_pose_is_exit_status_3(widebase, photographs):
