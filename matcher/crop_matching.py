@@ -21,9 +21,8 @@ MatchViewPairs = Callable[[list[View], list[View], PairOptions], list[ViewMatche
 
 _LARGER_THAN_VIEW = 1.25
 _AT_ONCE = 4
-_ENOUGH_RIGHT = (
-    2000  # the most useful crops come first; more matches of an easy pair change nothing
-)
+# The most useful crops come first; more matches of an easy pair change nothing.
+_ENOUGH_RIGHT = 2000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,11 +87,11 @@ def match_crops(
         )
 
     def look(pairs: list[CropPair], before: Matches) -> Matches:
-        views0, views1 = ([_crop(sources, pair, side) for pair in pairs] for side in (0, 1))
         fine: list[Matches] = []
         for start in range(0, len(pairs), _AT_ONCE):
-            part = slice(start, start + _AT_ONCE)
-            fine += [credible(one.matches) for one in match(views0[part], views1[part], options)]
+            part = pairs[start : start + _AT_ONCE]
+            views0, views1 = ([_crop(sources, pair, side) for pair in part] for side in (0, 1))
+            fine += [credible(one.matches) for one in match(views0, views1, options)]
             right = sum(float(one.confidence.sum()) for one in fine)
             if options.crops == "auto" and right > _ENOUGH_RIGHT:
                 break

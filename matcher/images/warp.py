@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 
 from matcher.errors import InputError
+from matcher.geometry.pixels import resize_transform
 from matcher.images.reading import RgbArray
 from matcher.images.views import check_mask, check_rgb, normalize
 from matcher.structures import FloatArray, ImageSize, View
@@ -69,20 +70,16 @@ def _warp(image: RgbArray, view_from_original: FloatArray, size: ImageSize) -> R
     least, most = np.linalg.svd(matrix[:2, :2], compute_uv=False)[::-1]
     image, matrix = _part(image, matrix, size)
     if most < 0.5:  # shrinks along all directions: exact means of areas first
-        shrunken = [max(1, round(side * 2 * most)) for side in image.shape[:2]]
-        ratio = [new / old for new, old in zip(shrunken, image.shape[:2], strict=True)]
-        image = _shrunken(image, ImageSize(*shrunken))
-        shrink = np.diag([ratio[1], ratio[0], 1.0])
-        shrink[:2, 2] = 0.5 * np.array([ratio[1], ratio[0]]) - 0.5
-        matrix = matrix @ np.linalg.inv(shrink)
-        least, most = np.linalg.svd(matrix[:2, :2], compute_uv=False)[::-1]
+        before = ImageSize(*image.shape[:2])
+        after = ImageSize(*(max(1, round(side * 2 * most)) for side in image.shape[:2]))
+        image = _shrunken(image, after)
+        matrix = matrix @ np.linalg.inv(resize_transform(before, after))
+        least = np.linalg.svd(matrix[:2, :2], compute_uv=False)[1]
     samples = min(_MOST_SAMPLES, max(1, math.ceil(1 / least - 0.25)))
     if samples == 1:
         return _sampled(image, matrix, size)
-    finer = np.diag([samples, samples, 1.0])
-    finer[:2, 2] = (samples - 1) / 2
-    many = _sampled(image, finer @ matrix, ImageSize(size.height * samples, size.width * samples))
-    return _shrunken(many, size)
+    finer = ImageSize(size.height * samples, size.width * samples)
+    return _shrunken(_sampled(image, resize_transform(size, finer) @ matrix, finer), size)
 
 
 def _shrunken(image: RgbArray, size: ImageSize) -> RgbArray:

@@ -145,6 +145,8 @@ def plan_crops(
     ):
         if value < smallest:
             raise InputError(name, f"at least {smallest}", f"{value}")
+    if len(matches) < _FEWEST_MATCHES:
+        return []
     ends = matches.keypoints0.cpu().double().numpy(), matches.keypoints1.cpu().double().numpy()
     weights = matches.confidence.cpu().double().numpy()
     long_side = math.sqrt(max(size0.height, size0.width) * max(size1.height, size1.width))
@@ -155,7 +157,7 @@ def plan_crops(
     )
     linear = around.view1_from_view0.double().numpy() * (coarse[1] / coarse[0])
     candidates = np.flatnonzero(_is_sensible(linear))
-    if len(matches) < _FEWEST_MATCHES or not len(candidates):
+    if not len(candidates):
         return []
     trust = _LEAST_TRUST + around.support.double().numpy().max(axis=1)[candidates]
     left, pairs = weights.copy(), list[CropPair]()
