@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,9 @@ MatchViewPairs = Callable[[list[View], list[View], PairOptions], list[ViewMatche
 
 _LARGER_THAN_VIEW = 1.25
 _AT_ONCE = 4
+# Crops show the same surface at the same place: half as far again as a match may lie from the map
+# that they were planned by.
+_REACH = 0.125
 # The most useful crops come first; more matches of an easy pair change nothing.
 _ENOUGH_RIGHT = 2000
 
@@ -91,7 +94,7 @@ def match_crops(
         for start in range(0, len(pairs), _AT_ONCE):
             part = pairs[start : start + _AT_ONCE]
             views0, views1 = ([_crop(sources, pair, side) for pair in part] for side in (0, 1))
-            fine += [credible(one.matches) for one in match(views0, views1, options)]
+            fine += [credible(one.matches) for one in match(views0, views1, near)]
             right = sum(float(one.confidence.sum()) for one in fine)
             if options.crops == "auto" and right > _ENOUGH_RIGHT:
                 break
@@ -99,6 +102,7 @@ def match_crops(
         pixel = max([1.0, *(side for pair in pairs for side in pair.original_px)])
         return add_matches(merge_matches(fine, cell_px=2.0 * pixel), before, cell_px=8.0 * pixel)
 
+    near = replace(options, matching=replace(options.matching, reach=_REACH))
     longest = max(size0.height, size0.width, size1.height, size1.width)
     is_large = longest > _LARGER_THAN_VIEW * options.max_size
     if options.crops == "auto" and not is_large and not coarse.has_few_right:

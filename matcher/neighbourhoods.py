@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from scipy.spatial import KDTree
 from torch import Tensor
 
 __all__ = ["LocalMotion", "local_motion", "nearest_neighbours"]
@@ -13,7 +15,6 @@ _NEIGHBOURS = 16
 _SCALE_PX = 4.0
 _ROUNDS = 4
 _SUPPORTED = 0.4
-_CHUNK = 1024
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,17 +63,19 @@ def nearest_neighbours(ends: Tensor, count: int, among: Tensor) -> tuple[Tensor,
         count: how many.
         among: (M,) bool, who may be a neighbour: more than ``count`` of them.
     """
-    candidates = torch.nonzero(among)[:, 0]
-    distances, rows = [], []
-    for start in range(0, len(ends), _CHUNK):
-        apart = torch.cdist(ends[start : start + _CHUNK], ends[candidates])
-        # A candidate is no neighbour of its own.
-        inside = (candidates >= start) & (candidates < start + _CHUNK)
-        apart[candidates[inside] - start, torch.nonzero(inside)[:, 0]] = torch.inf
-        found = apart.topk(count, largest=False)
-        distances.append(found.values)
-        rows.append(candidates[found.indices])
-    return torch.cat(distances), torch.cat(rows)
+    points = ends.detach().cpu().double().numpy()
+    candidates = np.flatnonzero(among.cpu().numpy())
+    distances, found = KDTree(points[candidates]).query(points, k=count + 1)
+    rows = candidates[found]
+    # A candidate is no neighbour of its own; for all others the farthest is one too many.
+    own = rows == np.arange(len(rows))[:, None]
+    surplus = np.where(own.any(axis=1), own.argmax(axis=1), count)
+    kept = np.arange(count + 1) != surplus[:, None]
+    shape = (len(rows), count)
+    return (
+        torch.from_numpy(distances[kept].reshape(shape)).to(ends),
+        torch.from_numpy(rows[kept].reshape(shape)).to(ends.device),
+    )
 
 
 def _fit_around(ends0: Tensor, ends1: Tensor, among: Tensor) -> tuple[Tensor, Tensor]:

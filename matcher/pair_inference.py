@@ -39,12 +39,13 @@ from matcher.view_matching import (
     pointmaps_of,
 )
 
-__all__ = ["PairAnswer", "PairInference", "why_hopeless"]
+__all__ = ["PairAnswer", "PairInference", "multiplies_bfloat16", "why_hopeless"]
 
 _BLANK_RANGE = 3
 # Of pairs of different places 94 in 100 score less; of common places, turned, 95 in 100 more.
 _MAYBE_TURNED_OVERLAP = 0.05
 _TURN_TRIAL_SIZE = 256
+_FIRST_CUDA_WITH_BFLOAT16 = (8, 0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -294,7 +295,17 @@ class PairInference:
 
     def _precision(self, options: PairOptions) -> AbstractContextManager[None]:
         enabled = options.precision == "bfloat16"
+        if options.precision == "auto":
+            enabled = multiplies_bfloat16(self.device)
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+
+
+@functools.cache
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether products of bfloat16 are faster than those of float32 there."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= _FIRST_CUDA_WITH_BFLOAT16
+    return device.type == "cpu" and torch.cpu._is_amx_tile_supported()
 
 
 def _maybe_turned(found: ViewMatches) -> bool:

@@ -48,7 +48,7 @@ __all__ = [
 ]
 
 CropMode = Literal["auto", "always", "never"]
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["auto", "float32", "bfloat16"]
 TurnMode = Literal["auto", "never"]
 _SMALLEST_CONFIDENCE = 1e-6
 _FEW_RIGHT = 0.15
@@ -72,7 +72,7 @@ class PairOptions:
             Networks without a calibrated confidence cannot tell, and never try.
         subpixel: move each match between the pixels of image 1, to where the patches fit best.
         precision: of the network's products; descriptors, pointmaps and the search stay float32.
-            ``bfloat16`` is faster where the processor multiplies it (CUDA; Intel AMX).
+            ``auto`` takes bfloat16 where the processor multiplies it faster (CUDA; Intel AMX).
     """
 
     matching: MatchingOptions = field(default_factory=MatchingOptions)
@@ -81,7 +81,7 @@ class PairOptions:
     max_crops: int = 8
     turns: TurnMode = "auto"
     subpixel: bool = True
-    precision: Precision = "float32"
+    precision: Precision = "auto"
 
     def __post_init__(self) -> None:
         if self.max_size < 32:

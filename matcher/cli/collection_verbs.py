@@ -143,7 +143,7 @@ def run(
     crops: CropChoice = Crops.auto,
     turns: TurnChoice = Turns.auto,
     symmetric: Symmetric = False,
-    precision: PrecisionChoice = PrecisionName.float32,
+    precision: PrecisionChoice = PrecisionName.auto,
     top_k: TopK = None,
     pointmaps: Annotated[
         KeptPointmaps, typer.Option(help="Keep pointmaps, which reconstruct needs of some models.")

@@ -150,7 +150,7 @@ def localize(
     ] = default_pair_options().max_size,
     crops: CropChoice = Crops.auto,
     turns: TurnChoice = Turns.auto,
-    precision: PrecisionChoice = PrecisionName.float32,
+    precision: PrecisionChoice = PrecisionName.auto,
     draw: Draw = None,
     device: Device = None,
     seed: Seed = 0,

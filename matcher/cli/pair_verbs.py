@@ -55,6 +55,7 @@ class Turns(str, Enum):
 class PrecisionName(str, Enum):
     """What the network multiplies in."""
 
+    auto = "auto"
     float32 = "float32"
     bfloat16 = "bfloat16"
 
@@ -85,7 +86,7 @@ TurnChoice = Annotated[
     Turns, typer.Option(help="Try photograph 1 turned where little is found upright.")
 ]
 PrecisionChoice = Annotated[
-    PrecisionName, typer.Option(help="bfloat16 is faster on CUDA and on processors with AMX.")
+    PrecisionName, typer.Option(help="Of products; auto: bfloat16 on CUDA and on CPUs with AMX.")
 ]
 Symmetric = Annotated[
     bool, typer.Option("--symmetric", help="Look both ways: slower, the order is all one.")
@@ -156,7 +157,7 @@ def match(
     crops: CropChoice = Crops.auto,
     turns: TurnChoice = Turns.auto,
     symmetric: Symmetric = False,
-    precision: PrecisionChoice = PrecisionName.float32,
+    precision: PrecisionChoice = PrecisionName.auto,
     top_k: TopK = None,
     device: Device = None,
     seed: Seed = 0,
@@ -233,7 +234,7 @@ def pose(
     crops: CropChoice = Crops.auto,
     turns: TurnChoice = Turns.auto,
     symmetric: Symmetric = False,
-    precision: PrecisionChoice = PrecisionName.float32,
+    precision: PrecisionChoice = PrecisionName.auto,
     device: Device = None,
     seed: Seed = 0,
     as_json: AsJson = False,

@@ -106,7 +106,7 @@ def reconstruct(
     max_size: MaxSize = 512,
     crops: CropChoice = Crops.never,
     turns: TurnChoice = Turns.auto,
-    precision: PrecisionChoice = PrecisionName.float32,
+    precision: PrecisionChoice = PrecisionName.auto,
     device: Device = None,
     seed: Seed = 0,
     as_json: AsJson = False,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from matcher.matching.cells import CellNearest
 from matcher.matching.crops import CropPair, plan_crops
 from matcher.matching.merge import add_matches, merge_matches
+from matcher.matching.nearby import NearbyNearest
 from matcher.matching.nearest import FaissNearest, Metric, NearestNeighbour, TorchNearest
 from matcher.matching.options import MatchingOptions, SearchBackend
 from matcher.matching.reciprocal import (
@@ -29,6 +30,7 @@ __all__ = [
     "FaissNearest",
     "MatchingOptions",
     "Metric",
+    "NearbyNearest",
     "NearestNeighbour",
     "SearchBackend",
     "SearchFactory",

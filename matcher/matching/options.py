@@ -27,6 +27,10 @@ class MatchingOptions:
             sharper than this share of the 90th percentile of their map, and seeds start at the
             sharpest pixel of each square (``descriptor_sharpness``). ``None``: seeds on a regular
             grid, and any pixel may be matched, as in the MASt3R paper; so it is for 3-D points.
+        reach: how far from its own place in the other map a pixel is searched for, as a share of
+            the long side of map 0; for maps that show the same things at the same places, as the
+            two crops of a pair do; up to twice as far, see ``NearbyNearest``, which is used
+            whatever the backend. ``None``: everywhere.
         symmetric: start seeds in both maps and keep the union; twice the work at most.
         backend: which search; ``auto`` takes cells on the CPU and torch elsewhere.
         top_k: keep at most so many matches, or ``None``: all of them.
@@ -44,6 +48,7 @@ class MatchingOptions:
     max_iterations: int = 10
     border: int = 3
     min_sharpness: float | None = 0.3
+    reach: float | None = None
     symmetric: bool = False
     backend: SearchBackend = "auto"
     top_k: int | None = None
@@ -62,6 +67,10 @@ class MatchingOptions:
             _check_integer(name, getattr(self, name), least)
         if self.min_sharpness is not None:
             _check_share("min_sharpness", self.min_sharpness)
+        if self.reach is not None:
+            _check_share("reach", self.reach)
+            if not self.reach:
+                raise InputError("reach", "a share of more than 0", f"{self.reach}")
         if self.top_k is not None:
             _check_integer("top_k", self.top_k, 1)
         if not isinstance(self.symmetric, bool):

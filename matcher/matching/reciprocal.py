@@ -47,7 +47,8 @@ def reciprocal_matches(
     Args:
         descriptors0: (H0, W0, D) descriptors of image 0, of unit length as a rule.
         descriptors1: (H1, W1, D) the same of image 1, on the same device.
-        options: seeds, iterations, border, symmetry, and the search. ``top_k`` and
+        options: seeds, iterations, border, symmetry, and the search; with ``reach``, the search
+            is that of :class:`NearbyNearest`, whatever the backend. ``top_k`` and
             ``min_confidence`` need confidences: see :func:`matcher.matching.select_matches`.
         mask0: (H0, W0) bool, where matches are welcome in image 0; ``None``: everywhere.
         mask1: the same for image 1.
@@ -225,9 +226,10 @@ def _walk(
     def factory(grid: Tensor, may_be_found: Tensor, measure: Metric) -> NearestNeighbour:
         return build_search(grid, may_be_found, measure, options.backend)
 
+    reach_px = None if options.reach is None else options.reach * max(grid0.shape[:2])
     # Matching has no gradient, and half precision would turn near neighbours into equals.
     grids = grid0.detach().float(), grid1.detach().float()
-    return ReciprocalWalk(grids, allowed, metric, backend or factory)
+    return ReciprocalWalk(grids, allowed, metric, backend or factory, reach_px)
 
 
 def _allowed(grid: Tensor, mask: Tensor | None, metric: Metric, side: int) -> Tensor:

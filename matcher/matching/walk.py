@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from matcher.matching.cells import CellNearest
+from matcher.matching.nearby import NearbyNearest
 from matcher.matching.nearest import FaissNearest, Metric, NearestNeighbour, TorchNearest
 from matcher.matching.options import SearchBackend
 
@@ -52,14 +53,16 @@ class ReciprocalWalk:
         allowed: tuple[Tensor, Tensor],
         metric: Metric,
         factory: SearchFactory,
+        reach_px: float | None = None,
     ) -> None:
-        self.metric = metric
+        self.metric: Metric = metric
         self.allowed = allowed
         self.is_empty = not (bool(allowed[0].any()) and bool(allowed[1].any()))
         self._grids = grids
         self.rows = tuple(grid.reshape(-1, grid.shape[-1]) for grid in grids)
         self._factory = factory
-        self._searches: list[NearestNeighbour | None] = [None, None]
+        self._reach_px = reach_px
+        self._searches: list[NearestNeighbour | NearbyNearest | None] = [None, None]
         self._found = [torch.full((len(rows),), -1, device=rows.device) for rows in self.rows]
         # A pixel that some pixel of the other map chose is at least that similar to its neighbour.
         self._reached = [rows.new_full((len(rows),), -torch.inf) for rows in self.rows]
@@ -80,8 +83,12 @@ class ReciprocalWalk:
         other = 1 - side
         search = self._searches[other]
         if search is None:
-            search = self._factory(self._grids[other], self.allowed[other], self.metric)
+            search = self._build(self._grids[other], self.allowed[other])
             self._searches[other] = search
+        if isinstance(search, NearbyNearest):
+            width = self.shape(side)[1]
+            places = torch.stack([pixels % width, pixels // width], dim=1)
+            return search.query(self.rows[side][pixels], places)[0]
         reached = self._reached[side][pixels]
         known = torch.isfinite(reached)
         index = torch.empty_like(pixels)
@@ -91,6 +98,11 @@ class ReciprocalWalk:
                 index[part], similarity = search.query(self.rows[side][pixels[part]], bound)
                 self._reached[other].scatter_reduce_(0, index[part], similarity, "amax")
         return index
+
+    def _build(self, grid: Tensor, allowed: Tensor) -> NearestNeighbour | NearbyNearest:
+        if self._reach_px is None:
+            return self._factory(grid, allowed, self.metric)
+        return NearbyNearest(grid, allowed, self.metric, self._reach_px)
 
 
 def fixed_points(

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from matcher import ImageSize, InputError, Matcher, MatchingOptions, PairOptions
+from matcher import ImageSize, InputError, Matcher, MatchingOptions, PairOptions, pair_inference
 from matcher.checkpoints import CheckpointInfo
 from matcher.encoding_cache import MemoryLimits
 from matcher.geometry.pose import rotation_error_deg, translation_error_deg
@@ -450,6 +450,21 @@ def test_an_encoding_made_in_one_precision_is_decoded_in_the_other(untrained) ->
     assert untrained.match(encoded, encoded).pointmaps.points0.dtype == np.float32
 
 
+@pytest.mark.parametrize("multiplies", [False, True])
+def test_precision_follows_the_processor(untrained, monkeypatch, multiplies: bool) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: multiplies)
+    pair_inference.multiplies_bfloat16.cache_clear()
+    random = np.random.default_rng(2)
+    one, two = (random.integers(0, 256, (64, 96, 3), dtype=np.uint8) for _ in range(2))
+    chosen, named = (
+        untrained.match(one, two, options=PairOptions(max_size=96, crops="never", precision=name))
+        for name in ("auto", "bfloat16" if multiplies else "float32")
+    )
+    pair_inference.multiplies_bfloat16.cache_clear()
+    assert torch.equal(chosen.keypoints1, named.keypoints1)
+    assert np.array_equal(chosen.pointmaps.points0, named.pointmaps.points0)
+
+
 def test_pointmaps_are_left_out_on_request(untrained) -> None:
     """And nothing else changes."""
     random = np.random.default_rng(1)
@@ -465,5 +480,5 @@ def test_pointmaps_are_left_out_on_request(untrained) -> None:
 
 
 def test_a_precision_that_does_not_exist_is_refused() -> None:
-    with pytest.raises(InputError, match="precision: expected float32 or bfloat16"):
+    with pytest.raises(InputError, match="precision: expected auto or float32 or bfloat16"):
         PairOptions(precision="float16")
