@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from matcher.images import RgbArray, warp_view
+from matcher.images import RgbArray, prepare_view, warp_view
 from matcher.matching import CropPair, add_matches, merge_matches, plan_crops
 from matcher.structures import ImageSize, Matches, View
 from matcher.turns import turn
@@ -21,6 +21,7 @@ MatchViewPairs = Callable[[list[View], list[View], PairOptions], list[ViewMatche
 
 _LARGER_THAN_VIEW = 1.25
 _AT_ONCE = 4
+_ZOOM = 1.5
 # Crops show the same surface at the same place: half as far again as a match may lie from the map
 # that they were planned by.
 _REACH = 0.125
@@ -59,8 +60,11 @@ def match_crops(
 ) -> Matches:
     """Match again where credible coarse matches are.
 
-    Where few matches are right and crops make up for a change of shape, the matches of some crops
-    say better how each place changed: crops are then planned anew from these.
+    Where few matches are right although a common place is likely, the photographs may show it at
+    different sizes, or too small: first they are matched as a whole again with one of them, and
+    then the other, shown larger. Where few matches are right and crops make up for a change of
+    shape, the matches of some crops say better how each place changed: crops are then planned anew
+    from these.
 
     Args:
         photographs: gives both; called only if there is anything to be looked at again.
@@ -103,10 +107,20 @@ def match_crops(
         return add_matches(merge_matches(fine, cell_px=2.0 * pixel), before, cell_px=8.0 * pixel)
 
     near = replace(options, matching=replace(options.matching, reach=_REACH))
+
+    def zoomed() -> ViewMatches:
+        views0, views1 = _zoomed_views(photographs(), options.max_size, patch_size)
+        parts = [coarse.matches, *(one.matches for one in match(views0, views1, options))]
+        pixel = max(1.0, *(view.original_px for view in views0 + views1))
+        together = merge_matches([credible(part) for part in parts], cell_px=2.0 * pixel)
+        return replace(coarse, matches=together)
+
     longest = max(size0.height, size0.width, size1.height, size1.width)
     is_large = longest > _LARGER_THAN_VIEW * options.max_size
     if options.crops == "auto" and not is_large and not coarse.has_few_right:
         return coarse.matches
+    if coarse.is_worth_another_try:
+        coarse = zoomed()
     pairs = plan(coarse.matches)
     if not pairs:
         return coarse.matches
@@ -115,6 +129,29 @@ def match_crops(
         return look(pairs, coarse.matches)
     found = look(pairs[: max(1, options.max_crops // 2)], coarse.matches)
     return look(plan(found), found)
+
+
+def _zoomed_views(
+    sources: tuple[MaskedPhotograph, MaskedPhotograph], max_size: int, patch_size: int
+) -> tuple[list[View], list[View]]:
+    """Whole photographs: with photograph 0 shown larger than at first, relative to 1, and back.
+
+    Where the larger one has no pixels left to show, the other one becomes smaller.
+    """
+    views: tuple[list[View], list[View]] = [], []
+    full = [max(source.image.shape[:2]) for source in sources]
+    for closer in (0, 1):
+        sizes = [min(long, max_size) for long in full]
+        gain = min(_ZOOM, full[closer] / sizes[closer])
+        sizes[closer] = round(gain * sizes[closer])
+        sizes[1 - closer] = max(patch_size, round(gain / _ZOOM * sizes[1 - closer]))
+        for side in (0, 1):
+            source = sources[side]
+            view = prepare_view(
+                source.image, max_size=sizes[side], patch_size=patch_size, mask=source.mask
+            )
+            views[side].append(view)
+    return views
 
 
 def _crop(sources: tuple[MaskedPhotograph, MaskedPhotograph], pair: CropPair, side: int) -> View:

@@ -28,6 +28,7 @@ class Looks:
     def __init__(self, size: ImageSize, linear: np.ndarray, confidence: float = 0.9) -> None:
         self.size, self.linear, self.confidence = size, linear, confidence
         self.calls: list[int] = []
+        self.whole_sizes: list[tuple[int, int]] = []
         self.was_read = 0
 
     def photographs(self):
@@ -35,17 +36,27 @@ class Looks:
         picture = MaskedPhotograph(np.zeros((self.size.height, self.size.width, 3), np.uint8))
         return picture, picture
 
-    def coarse(self, count: int = 400, num_seeds: int = 1000, margin: float = 0.25) -> ViewMatches:
+    def coarse(
+        self,
+        count: int = 400,
+        num_seeds: int = 1000,
+        margin: float = 0.25,
+        overlap_score: float | None = 0.01,
+    ) -> ViewMatches:
         inner = np.array([margin, 1 - margin])[:, None] * [self.size.width, self.size.height]
         keypoints0 = np.random.default_rng(0).uniform(*inner, (count, 2))
-        return ViewMatches(self._matches(keypoints0, 0.8), 0.9, num_seeds)
+        return ViewMatches(self._matches(keypoints0, 0.8), overlap_score, num_seeds)
 
     def match(self, views0, views1, options) -> list[ViewMatches]:
-        self.calls.append(len(views0))
-        assert options.matching.reach is not None  # both crops show the same places alike
+        is_whole = options.matching.reach is None  # crops show the same places alike
+        if is_whole:
+            sizes = [[view.content_size.width for view in views] for views in (views0, views1)]
+            self.whole_sizes += zip(*sizes, strict=True)
+        else:
+            self.calls.append(len(views0))
         found = []
         for view0, view1 in zip(views0, views1, strict=True):
-            assert view0.pixels.shape == view1.pixels.shape
+            assert is_whole or view0.pixels.shape == view1.pixels.shape
             grid = np.stack(np.meshgrid(np.arange(4, 508, 14), np.arange(4, 380, 14)), -1)
             keypoints0 = transform_keypoints(view0.original_from_network, grid.reshape(-1, 2))
             last = [self.size.width - 1, self.size.height - 1]
@@ -92,6 +103,38 @@ def test_few_right_matches_and_a_change_of_shape_are_looked_at_twice() -> None:
     assert looks.was_read == 1
     truth = transform_keypoints(motion(SMALL, TILT), found.keypoints0.double().numpy())
     np.testing.assert_allclose(found.keypoints1.numpy(), truth, atol=1e-3)
+    assert len(found) > 500
+
+
+@pytest.mark.parametrize(
+    ("size", "sizes"),
+    [
+        (LARGE, [(768, 512), (512, 768)]),
+        (SMALL, [(640, 427), (427, 640)]),
+        (ImageSize(288, 384), [(384, 256), (256, 384)]),
+    ],
+)
+def test_where_a_common_place_is_likely_each_photograph_is_first_shown_larger(size, sizes) -> None:
+    looks = Looks(size, TILT)
+    looks.answer(looks.coarse(20, num_seeds=4000, overlap_score=0.9))
+    assert looks.whole_sizes == sizes
+    assert looks.calls
+    assert looks.was_read == 1
+
+
+@pytest.mark.parametrize("score", [None, 0.04])
+def test_where_no_common_place_is_likely_or_nobody_can_tell_they_are_not(score) -> None:
+    looks = Looks(LARGE, TILT)
+    looks.answer(looks.coarse(20, num_seeds=4000, overlap_score=score))
+    assert looks.whole_sizes == []
+
+
+def test_what_the_larger_views_show_plans_the_crops() -> None:
+    """Not one match of the first look is left; the larger views find some."""
+    looks = Looks(LARGE, TILT)
+    found = looks.answer(looks.coarse(0, num_seeds=4000, overlap_score=0.9))
+    assert looks.whole_sizes
+    assert sum(looks.calls) > 0
     assert len(found) > 500
 
 
