@@ -9,6 +9,10 @@ Frames with depth and poses (a view manifest) are paired with the frame whose ov
   with the same ``s``: the part of a pointmap that needs the other photograph;
 - *focal*: ``|f - f*| / f*`` of view 0, estimated from its pointmap alone.
 
+Each model has a second row: its pointmaps brought to the points where the rays of its own matches
+meet (``PairResult.refined_pointmaps``), by the pose that these matches give without a camera being
+known. Pairs without such a pose count as they were.
+
 A pointmap that knows nothing is the row to beat: one depth everywhere, and all points of view 1 at
 that depth on the axis of camera 0.
 """
@@ -32,7 +36,7 @@ from benchmarks.run import pinned_threads
 from matcher import Matcher, PairOptions
 from matcher.errors import InputError, MatcherError
 from matcher.files import replaced
-from matcher.results import Pointmaps
+from matcher.pointmaps import Pointmaps
 from matcher.structures import FloatArray
 from matcher.synthetic.pairs import points_in_camera0
 from matcher.training.posed_depth import DepthGroup, posed_groups
@@ -229,13 +233,15 @@ def _run(options: argparse.Namespace) -> str:
             device=options.device,
             options=PairOptions(max_size=options.max_size, crops="never"),
         )
-        errors = []
+        alone, refined = list[PointmapErrors](), list[PointmapErrors]()
         for group, first, second, truth in tqdm(pairs, desc=name, leave=False):
-            maps = matcher.match(group.images[first], group.images[second]).pointmaps
-            if maps is None:
+            result = matcher.match(group.images[first], group.images[second])
+            if result.pointmaps is None:
                 raise InputError("--models", "a network with pointmaps", name)
-            errors.append(pointmap_errors(maps, truth))
-        rows.append((name, errors))
+            alone.append(pointmap_errors(result.pointmaps, truth))
+            better = result.refined_pointmaps(result.relative_pose()).pointmaps
+            refined.append(alone[-1] if better is None else pointmap_errors(better, truth))
+        rows += [(name, alone), (f"{name}, with its matches", refined)]
     return as_markdown(rows, options.views.name)
 
 

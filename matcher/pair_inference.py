@@ -27,7 +27,7 @@ from matcher.matching import (
     MatchingOptions,
 )
 from matcher.model.network import EncodedViews, TwoViewNetwork
-from matcher.results import Pointmaps
+from matcher.pointmaps import Pointmaps
 from matcher.structures import ImageSize, Matches, View
 from matcher.turns import QUARTER_TURNS, upright_matches, upright_pointmaps
 from matcher.view_matching import (

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from matcher.errors import InputError
-from matcher.results import PairResult, Pointmaps
+from matcher.pointmaps import Pointmaps
+from matcher.results import PairResult
 from matcher.structures import ImageSize, Matches
 
 __all__ = ["PairRecord"]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from matcher.errors import InputError
 from matcher.pair_records import PairRecord
-from matcher.results import Pointmaps
+from matcher.pointmaps import Pointmaps
 from matcher.structures import ImageSize, Matches
 
 __all__ = ["PointmapPrecision", "pack_record", "unpack_record"]

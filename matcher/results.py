@@ -9,87 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-import numpy.typing as npt
 from torch import Tensor
 
 from matcher.checkpoints import CheckpointInfo
 from matcher.drawing import draw_matches, write_picture
 from matcher.errors import InputError
 from matcher.files import replaced
-from matcher.geometry.focal import estimate_focal
 from matcher.geometry.relative import estimate_relative_pose
 from matcher.geometry.relative_solvers import RelativePoseOptions
 from matcher.images import RgbArray
-from matcher.structures import Camera, FloatArray, ImageSize, Matches, RelativePose
+from matcher.pointmaps import Pointmaps, RefinedPointmaps, refine_pointmaps, sample_points
+from matcher.structures import Camera, ImageSize, Matches, RelativePose
 
-__all__ = ["PairResult", "Pointmaps"]
-
-_FOCAL_RATIOS = (0.5, 3.5)
-"""Focals from pointmaps are clipped to these multiples of that of a 60 degree view."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Pointmaps:
-    """Both pointmaps of a pair at network resolution, in camera 0's frame.
-
-    Attributes:
-        points0: (h0, w0, 3) float32, points of image 0.
-        points1: (h1, w1, 3) float32, points of image 1, also in camera 0's frame.
-        confidence0: (h0, w0) confidence of ``points0``.
-        confidence1: (h1, w1) confidence of ``points1``.
-        original0_from_network: (3, 3), pixels of the pointmap to pixels of photograph 0.
-        original1_from_network: (3, 3), the same for photograph 1.
-        points1_in_camera1: (h1, w1, 3) points of image 1 in its own frame, where the pair was
-            matched symmetrically, or ``None``.
-    """
-
-    points0: npt.NDArray[np.float32]
-    points1: npt.NDArray[np.float32]
-    confidence0: npt.NDArray[np.float32]
-    confidence1: npt.NDArray[np.float32]
-    original0_from_network: FloatArray
-    original1_from_network: FloatArray
-    points1_in_camera1: npt.NDArray[np.float32] | None = None
-
-    def focal0(self) -> float | None:
-        """Focal of photograph 0 from its pointmap, original pixels (Weiszfeld)."""
-        return _focal(self.points0, self.original0_from_network)
-
-    def focal1(self) -> float | None:
-        """The same for photograph 1; ``None`` unless the pair was matched symmetrically."""
-        if self.points1_in_camera1 is None:
-            return None
-        return _focal(self.points1_in_camera1, self.original1_from_network)
-
-
-def _focal(points: npt.NDArray[np.float32], original_from_network: FloatArray) -> float | None:
-    low, high = _FOCAL_RATIOS
-    focal = estimate_focal(points, min_ratio=low, max_ratio=high)
-    if focal is None:
-        return None
-    return focal * float(np.sqrt(original_from_network[0, 0] * original_from_network[1, 1]))
-
-
-def _sample(
-    points: npt.NDArray[np.float32], keypoints: FloatArray, original_from_network: FloatArray
-) -> FloatArray:
-    """(M, 3) points at original pixels, bilinear in the pointmap."""
-    network_from_original = np.linalg.inv(original_from_network)
-    moved = keypoints @ network_from_original[:2, :2].T + network_from_original[:2, 2]
-    # OpenCV remaps at most 32767 rows: one row of the target a keypoint, in columns of one pixel.
-    chunks = [
-        cv2.remap(
-            points,
-            part[:, None, 0].astype(np.float32),
-            part[:, None, 1].astype(np.float32),
-            cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_REPLICATE,
-        )[:, 0]
-        for part in np.array_split(moved, len(moved) // 30_000 + 1)
-    ]
-    return np.concatenate(chunks).astype(np.float64)
+__all__ = ["PairResult"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -179,11 +112,11 @@ class PairResult:
         maps, (focal0, focal1) = self.pointmaps, self.exif_focals
         points0 = points1 = points1_in_camera1 = None
         if maps is not None:
-            points0 = _sample(maps.points0, keypoints0, maps.original0_from_network)
-            points1 = _sample(maps.points1, keypoints1, maps.original1_from_network)
+            points0 = sample_points(maps.points0, keypoints0, maps.original0_from_network)
+            points1 = sample_points(maps.points1, keypoints1, maps.original1_from_network)
             own1 = maps.points1_in_camera1
             if own1 is not None:
-                points1_in_camera1 = _sample(own1, keypoints1, maps.original1_from_network)
+                points1_in_camera1 = sample_points(own1, keypoints1, maps.original1_from_network)
             focal0 = focal0 or (maps.focal0() if camera0 is None else None)
             focal1 = focal1 or (maps.focal1() if camera1 is None else None)
         return estimate_relative_pose(
@@ -201,6 +134,32 @@ class PairResult:
             focal0_guess=focal0,
             focal1_guess=focal1,
             is_metric=maps is not None and self.info.is_metric,
+        )
+
+    def refined_pointmaps(self, pose: RelativePose) -> RefinedPointmaps:
+        """The pointmaps brought to where the rays of the matches meet.
+
+        A pointmap guesses depth from what places look like; matches and a pose with a baseline
+        measure it. See ``refine_pointmaps``.
+
+        Args:
+            pose: what ``relative_pose`` gave for these matches.
+
+        Returns:
+            Pointmaps in camera 0's frame, in the unit of the pose's translation; or none, and why.
+
+        Raises:
+            InputError: a pose of other matches, or a result without pointmaps.
+        """
+        if self.reason is not None:
+            return RefinedPointmaps(None, 0, self.reason)
+        if self.pointmaps is None:
+            raise InputError("result", "one that kept its pointmaps", "none")
+        return refine_pointmaps(
+            self.pointmaps,
+            self.keypoints0.numpy().astype(np.float64),
+            self.keypoints1.numpy().astype(np.float64),
+            pose,
         )
 
     def draw(

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from matcher.results import Pointmaps
+from matcher.pointmaps import Pointmaps
 from matcher.structures import FloatArray, ImageSize, Matches
 
 __all__ = [

@@ -29,7 +29,7 @@ from matcher.matching import (
     top_k_rows,
 )
 from matcher.neighbourhoods import LocalMotion, local_motion
-from matcher.results import Pointmaps
+from matcher.pointmaps import Pointmaps
 from matcher.structures import GridMatches, ImageSize, Matches, PairPrediction, View
 
 __all__ = [

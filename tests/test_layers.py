@@ -30,7 +30,7 @@ ROWS: tuple[frozenset[str], ...] = tuple(
             {"matcher.model"},
             {"matcher.checkpoints"},
             {"matcher.matching"},
-            {"matcher.drawing"},
+            {"matcher.drawing", "matcher.pointmaps"},
             {"matcher.results"},
             {"matcher.view_matching", "matcher.turns"},
             {"matcher.crop_matching"},

@@ -9,7 +9,7 @@ from matcher.alignment.views import PixelGrid
 from matcher.geometry.camera import camera_from_focal, project
 from matcher.geometry.pixels import image_center, transform_keypoints
 from matcher.pair_records import PairRecord
-from matcher.results import Pointmaps
+from matcher.pointmaps import Pointmaps
 from matcher.structures import Camera, FloatArray
 
 __all__ = ["NO_AGREEMENT", "agreement"]

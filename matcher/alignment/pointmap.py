@@ -17,8 +17,8 @@ from matcher.alignment.views import Frame, FrameView, PixelGrid, ViewStack, stac
 from matcher.errors import InputError
 from matcher.geometry.procrustes import Registration
 from matcher.pair_records import PairRecord
+from matcher.pointmaps import Pointmaps
 from matcher.reconstruction import Reconstruction, RegisteredImage
-from matcher.results import Pointmaps
 from matcher.structures import Camera, Pose
 
 __all__ = ["align_pointmaps"]

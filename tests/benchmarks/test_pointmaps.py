@@ -21,7 +21,7 @@ from benchmarks.pointmaps import (
 from matcher.checkpoints import CheckpointInfo, save_native
 from matcher.model.config import ModelConfig
 from matcher.model.network import TwoViewNetwork
-from matcher.results import Pointmaps
+from matcher.pointmaps import Pointmaps
 from matcher.structures import ImageSize
 from matcher.synthetic.fixtures import TestPair, make_test_pair
 from matcher.training.posed_depth import DepthGroup, overlap_table
@@ -146,6 +146,7 @@ def test_the_command(manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert table == capsys.readouterr().out
     assert "| one depth everywhere |" in table
     assert "tiny.safetensors |" in table
+    assert "tiny.safetensors, with its matches |" in table
 
 
 @pytest.mark.parametrize(

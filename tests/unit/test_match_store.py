@@ -27,8 +27,8 @@ from matcher import (
 from matcher.many_pairs import FailedPair
 from matcher.match_store import distinct_pairs
 from matcher.pair_records import PairRecord
+from matcher.pointmaps import Pointmaps
 from matcher.record_files import pack_record, unpack_record
-from matcher.results import Pointmaps
 
 INFO = CheckpointInfo("small", "CC0-1.0", is_metric=True, sha256="ab" * 32)
 OPTIONS = PairOptions(max_size=320, matching=MatchingOptions(top_k=50))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from matcher.results import Pointmaps
+from matcher.pointmaps import Pointmaps
 from matcher.structures import ImageSize, Matches
 from matcher.turns import QUARTER_TURNS, turn, upright_matches, upright_pointmaps
 

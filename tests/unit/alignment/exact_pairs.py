@@ -12,7 +12,7 @@ import torch
 from matcher.geometry.camera import project, resize_camera, unproject
 from matcher.geometry.pixels import resize_transform, to_original
 from matcher.pair_records import PairRecord
-from matcher.results import Pointmaps
+from matcher.pointmaps import Pointmaps
 from matcher.structures import Camera, ImageSize, Matches, Pose
 from tests.benchmarks.miniature import MiniView, render_views
 

@@ -12,7 +12,7 @@ import torch
 from matcher.geometry.camera import distort_keypoints, normalize, project
 from matcher.geometry.pixels import resize_transform, to_original
 from matcher.pair_records import PairRecord
-from matcher.results import Pointmaps
+from matcher.pointmaps import Pointmaps
 from matcher.structures import Camera, FloatArray, ImageSize, Matches, Pose
 
 MAP_SIZE = ImageSize(96, 128)

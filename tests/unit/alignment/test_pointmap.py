@@ -14,8 +14,8 @@ from matcher.alignment.pointmap import align_pointmaps
 from matcher.errors import InputError
 from matcher.geometry.pose import rotation_error_deg, translation_error_deg
 from matcher.pair_records import PairRecord
+from matcher.pointmaps import Pointmaps
 from matcher.reconstruction import Reconstruction
-from matcher.results import Pointmaps
 from matcher.structures import Camera, ImageSize, Matches, Pose
 from tests.benchmarks.miniature import MiniView
 from tests.unit.alignment.exact_pairs import (
