@@ -303,7 +303,9 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     """Whether products of bfloat16 are faster than those of float32 there."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= _FIRST_CUDA_WITH_BFLOAT16
-    return device.type == "cpu" and torch.cpu._is_amx_tile_supported()
+    # Not there before torch 2.6.
+    has_amx = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return device.type == "cpu" and has_amx is not None and bool(has_amx())
 
 
 def _upright(answer: PairAnswer, view1: View, quarter_turns: int) -> PairAnswer:

@@ -34,9 +34,12 @@ class NearbyNearest:
     def __init__(self, grid: Tensor, allowed: Tensor, metric: Metric, reach_px: float) -> None:
         if not reach_px > 0:
             raise InputError("reach_px", "a positive number of pixels", f"{reach_px}")
+        if not bool(allowed.any()):
+            raise InputError("allowed", "at least one pixel that may be found", "none")
+        self._grid = grid
+        self._allowed = allowed
         self._metric = metric
         self._side = max(1, math.ceil(reach_px))
-        self._complete = TorchNearest(grid.flatten(0, 1), allowed.flatten(), metric)
         raster = torch.nonzero(allowed.flatten())[:, 0]
         width = grid.shape[1]
         across = -(-width // self._side)
@@ -74,7 +77,10 @@ class NearbyNearest:
         index = self._raster[self._starts[square] + self._positions(queries, square)]
         alone = torch.nonzero(~meets.any(dim=1))[:, 0]
         if len(alone):
-            index[alone], best[alone] = self._complete.query(queries[alone])
+            everywhere = TorchNearest(
+                self._grid.flatten(0, 1), self._allowed.flatten(), self._metric
+            )
+            index[alone], best[alone] = everywhere.query(queries[alone])
         return index, best
 
     def _positions(self, queries: Tensor, square: Tensor) -> Tensor:

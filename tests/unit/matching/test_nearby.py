@@ -52,7 +52,7 @@ def test_where_nothing_near_may_be_found_everything_is_searched():
 
 def test_a_map_where_nothing_may_be_found_and_a_reach_of_nothing_are_refused():
     grid = unit_field(8, 8)
-    with pytest.raises(InputError, match="at least one row that may be found"):
+    with pytest.raises(InputError, match="at least one pixel that may be found"):
         NearbyNearest(grid, torch.zeros(8, 8, dtype=torch.bool), "dot", 4)
     with pytest.raises(InputError, match="reach_px"):
         NearbyNearest(grid, torch.ones(8, 8, dtype=torch.bool), "dot", 0)
