@@ -94,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--crops", choices=("auto", "always", "never"), default="auto")
     parser.add_argument("--max-crops", type=int, default=8)
     parser.add_argument("--turns", choices=("auto", "never"), default="auto")
-    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
     return parser
 
 
