@@ -21,9 +21,9 @@ MatchViewPairs = Callable[[list[View], list[View], PairOptions], list[ViewMatche
 
 _LARGER_THAN_VIEW = 1.25
 _AT_ONCE = 4
+# Features bridge less than a factor of two; in either direction this is one step more.
 _ZOOM = 1.5
-# Crops show the same surface at the same place: half as far again as a match may lie from the map
-# that they were planned by.
+# A match that plans a crop lies no further from the map of the crop, in long sides of it.
 _REACH = 0.125
 # The most useful crops come first; more matches of an easy pair change nothing.
 _ENOUGH_RIGHT = 2000
@@ -113,7 +113,7 @@ def match_crops(
         parts = [coarse.matches, *(one.matches for one in match(views0, views1, options))]
         pixel = max(1.0, *(view.original_px for view in views0 + views1))
         together = merge_matches([credible(part) for part in parts], cell_px=2.0 * pixel)
-        return replace(coarse, matches=together)
+        return replace(coarse, matches=together) if len(together) else coarse
 
     longest = max(size0.height, size0.width, size1.height, size1.width)
     is_large = longest > _LARGER_THAN_VIEW * options.max_size

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -135,6 +137,18 @@ def test_what_the_larger_views_show_plans_the_crops() -> None:
     assert looks.whole_sizes
     assert sum(looks.calls) > 0
     assert len(found) > 500
+
+
+def test_where_the_larger_views_show_nothing_either_the_first_matches_stay() -> None:
+    """They are what the reason of an empty answer counts."""
+    looks = Looks(LARGE, TILT, confidence=0.05)
+    coarse = looks.coarse(300, num_seeds=4000, overlap_score=0.9)
+    improbable = replace(
+        coarse,
+        matches=replace(coarse.matches, confidence=torch.full((300,), 0.05)),
+    )
+    assert looks.answer(improbable) is improbable.matches
+    assert looks.whole_sizes
 
 
 def test_without_a_change_of_shape_they_are_looked_at_once() -> None:
