@@ -23,7 +23,8 @@ _LARGER_THAN_VIEW = 1.25
 _AT_ONCE = 4
 # Features bridge less than a factor of two; in either direction this is one step more.
 _ZOOM = 1.5
-# A match that plans a crop lies no further from the map of the crop, in long sides of it.
+_SMALLEST_ZOOMED = 192
+# Of the long side of a crop: about as far from its map as the matches that planned it lie.
 _REACH = 0.125
 # The most useful crops come first; more matches of an easy pair change nothing.
 _ENOUGH_RIGHT = 2000
@@ -61,10 +62,10 @@ def match_crops(
     """Match again where credible coarse matches are.
 
     Where few matches are right although a common place is likely, the photographs may show it at
-    different sizes, or too small: first they are matched as a whole again with one of them, and
-    then the other, shown larger. Where few matches are right and crops make up for a change of
-    shape, the matches of some crops say better how each place changed: crops are then planned anew
-    from these.
+    different sizes, or too small: first they are matched as a whole again, with one of them and
+    then the other shown larger beside its partner. Where few matches are right and crops make up
+    for a change of shape, the matches of some crops say better how each place changed: crops are
+    then planned anew from these.
 
     Args:
         photographs: gives both; called only if there is anything to be looked at again.
@@ -93,6 +94,9 @@ def match_crops(
             patch_size=patch_size,
         )
 
+    # Whatever reach the photographs have, that of two crops of one place is smaller.
+    near = replace(options, matching=replace(options.matching, reach=_REACH))
+
     def look(pairs: list[CropPair], before: Matches) -> Matches:
         fine: list[Matches] = []
         for start in range(0, len(pairs), _AT_ONCE):
@@ -106,8 +110,6 @@ def match_crops(
         pixel = max([1.0, *(side for pair in pairs for side in pair.original_px)])
         return add_matches(merge_matches(fine, cell_px=2.0 * pixel), before, cell_px=8.0 * pixel)
 
-    near = replace(options, matching=replace(options.matching, reach=_REACH))
-
     def zoomed() -> ViewMatches:
         views0, views1 = _zoomed_views(photographs(), options.max_size, patch_size)
         parts = [coarse.matches, *(one.matches for one in match(views0, views1, options))]
@@ -119,7 +121,8 @@ def match_crops(
     is_large = longest > _LARGER_THAN_VIEW * options.max_size
     if options.crops == "auto" and not is_large and not coarse.has_few_right:
         return coarse.matches
-    if coarse.is_worth_another_try:
+    shortest = min(max(size0.height, size0.width), max(size1.height, size1.width))
+    if coarse.is_worth_another_try and shortest >= _SMALLEST_ZOOMED:
         coarse = zoomed()
     pairs = plan(coarse.matches)
     if not pairs:
@@ -134,9 +137,9 @@ def match_crops(
 def _zoomed_views(
     sources: tuple[MaskedPhotograph, MaskedPhotograph], max_size: int, patch_size: int
 ) -> tuple[list[View], list[View]]:
-    """Whole photographs: with photograph 0 shown larger than at first, relative to 1, and back.
+    """Whole photographs: photograph 0 shown larger beside photograph 1 than at first, and back.
 
-    Where the larger one has no pixels left to show, the other one becomes smaller.
+    Where the larger one has no pixels left to show, the other one becomes smaller instead.
     """
     views: tuple[list[View], list[View]] = [], []
     full = [max(source.image.shape[:2]) for source in sources]

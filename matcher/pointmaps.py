@@ -120,7 +120,7 @@ def refine_pointmaps(
 
     Returns:
         Pointmaps in camera 0's frame, in the unit of the pose's translation; none where there is no
-        pose, or fewer than 30 inliers whose rays meet at a degree or more.
+        pose, fewer than 30 inliers whose rays meet at a degree or more, or no depth where they are.
 
     Raises:
         InputError: keypoints and pose of different matches.
@@ -155,7 +155,20 @@ def refine_pointmaps(
         seen = sample_points(maps.points1, ends1, maps.original1_from_network)
         own1 = _registered(maps.points1, seen, in_camera1, weights)
     if own1 is None:
-        return RefinedPointmaps(None, len(points), "the points of photograph 1 lie on one line")
+        return RefinedPointmaps(
+            None, len(points), "the points of photograph 1 do not say where they are"
+        )
+    for number, found, matrix, ends in (
+        (0, maps.points0, maps.original0_from_network, ends0),
+        (1, own1, maps.original1_from_network, ends1),
+    ):
+        depth = sample_points(found, ends, matrix)[:, 2]
+        if not (np.isfinite(depth) & (depth > 0)).any():
+            return RefinedPointmaps(
+                None,
+                len(points),
+                f"the pointmap of photograph {number} has no depth where the matches are",
+            )
     refined0 = _on_rays(
         maps.points0, maps.original0_from_network, pose.camera0, ends0, points, weights
     )

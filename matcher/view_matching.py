@@ -66,7 +66,8 @@ class PairOptions:
         max_size: long side of the network's view, pixels.
         crops: match again in crops about the first matches, warped so that both show the surface
             alike: ``auto`` where the photographs are larger than the view or few matches are
-            right; ``always`` or ``never``.
+            right; ``always`` or ``never``. Where few are right although a common place is likely,
+            the photographs are first looked at as a whole again, either one larger.
         max_crops: most crop pairs; half as many come before them where few matches are right and
             the warp makes up for much.
         turns: ``auto``: where both photographs show a common place and few matches are credible,
@@ -74,7 +75,8 @@ class PairOptions:
             Networks without a calibrated confidence cannot tell, and never try.
         subpixel: move each match between the pixels of image 1, to where the patches fit best.
         precision: of the network's products; descriptors, pointmaps and the search stay float32.
-            ``auto`` takes bfloat16 where the processor multiplies it faster (CUDA; Intel AMX).
+            ``auto`` takes bfloat16 where the processor multiplies it faster (CUDA from capability
+            8.0 on; Intel AMX): name one where answers of different machines shall be the same.
     """
 
     matching: MatchingOptions = field(default_factory=MatchingOptions)

@@ -53,8 +53,8 @@ def correct_depth(
         raise InputError("depth", "shape (H, W)", f"{values.shape}")
     places = np.asarray(pixels, dtype=np.float64)
     true = np.asarray(known, dtype=np.float64)
-    trust = np.ones(len(true)) if weights is None else np.asarray(weights, dtype=np.float64)
-    if places.shape != (len(true), 2) or true.ndim != 1 or trust.shape != true.shape:
+    trust = np.ones_like(true) if weights is None else np.asarray(weights, dtype=np.float64)
+    if true.ndim != 1 or places.shape != (len(true), 2) or trust.shape != true.shape:
         raise InputError(
             "pixels, known, weights", "shapes (M, 2), (M,), (M,)", f"{places.shape}, {true.shape}"
         )
@@ -66,7 +66,7 @@ def correct_depth(
     if ((places < -0.5) | (places > last + 0.5)).any():
         raise InputError("pixels", f"inside {values.shape[1]} x {values.shape[0]}", "some outside")
     usable = np.isfinite(values) & (values > 0)
-    logarithm = np.log(np.where(usable, values, 1.0))
+    logarithm = np.log(_without_holes(values, usable))
     nearest = places.round().astype(int).clip(0, last)
     has_depth = usable[nearest[:, 1], nearest[:, 0]] & (trust > 0)
     if not has_depth.any():
@@ -96,6 +96,15 @@ def correct_depth(
     )
     everywhere = ndimage.map_coordinates(lattice, place, order=1, mode="nearest")
     return np.where(usable, np.exp(logarithm + everywhere), values)
+
+
+def _without_holes(values: FloatArray, usable: npt.NDArray[np.bool_]) -> FloatArray:
+    """The map with the nearest usable depth where there is none: the lattice may lie in a hole."""
+    if not usable.any():
+        return np.ones_like(values)
+    nearest = ndimage.distance_transform_edt(~usable, return_distances=False, return_indices=True)
+    filled: FloatArray = values[tuple(nearest)]
+    return filled
 
 
 def _positions(lattice: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], FloatArray]:

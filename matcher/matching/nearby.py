@@ -12,14 +12,17 @@ from matcher.matching.nearest import Metric, TorchNearest
 
 __all__ = ["NearbyNearest"]
 
+# Smaller squares are many, and a loop goes over them.
+_SMALLEST_SIDE = 16
+
 
 class NearbyNearest:
     """Complete comparison with the pixels around one place.
 
     The plane is divided into squares as wide as the reach. A query is compared with the pixels of
     its own square and of those around it: all that lie within the reach, and some up to twice as
-    far. Whether two places may meet is the same in both directions. A query with no pixel around it
-    that may be found is compared with all.
+    far; a reach below 16 pixels counts as 16. Whether two places may meet is the same in both
+    directions. Only a query with no pixel around it that may be found is compared with all.
 
     Args:
         grid: (H, W, D) float32, finite where allowed.
@@ -39,7 +42,8 @@ class NearbyNearest:
         self._grid = grid
         self._allowed = allowed
         self._metric = metric
-        self._side = max(1, math.ceil(reach_px))
+        self._side = max(_SMALLEST_SIDE, math.ceil(reach_px))
+        self._everywhere: TorchNearest | None = None
         raster = torch.nonzero(allowed.flatten())[:, 0]
         width = grid.shape[1]
         across = -(-width // self._side)
@@ -77,11 +81,14 @@ class NearbyNearest:
         index = self._raster[self._starts[square] + self._positions(queries, square)]
         alone = torch.nonzero(~meets.any(dim=1))[:, 0]
         if len(alone):
-            everywhere = TorchNearest(
-                self._grid.flatten(0, 1), self._allowed.flatten(), self._metric
-            )
-            index[alone], best[alone] = everywhere.query(queries[alone])
+            index[alone], best[alone] = self._complete().query(queries[alone])
         return index, best
+
+    def _complete(self) -> TorchNearest:
+        if self._everywhere is None:
+            rows, allowed = self._grid.flatten(0, 1), self._allowed.flatten()
+            self._everywhere = TorchNearest(rows, allowed, self._metric)
+        return self._everywhere
 
     def _positions(self, queries: Tensor, square: Tensor) -> Tensor:
         """(M,) where in its square the most similar pixel of each query stands."""

@@ -42,7 +42,7 @@ def reciprocal_matches(
     """Find pixels of two descriptor maps that are each other's most similar.
 
     Descriptors that are zero or not finite never match and never attract others. Of equally
-    similar pixels the one first in raster order is taken.
+    similar pixels the one first in raster order is taken (with ``reach``: in one square).
 
     Args:
         descriptors0: (H0, W0, D) descriptors of image 0, of unit length as a rule.
@@ -52,7 +52,7 @@ def reciprocal_matches(
             ``min_confidence`` need confidences: see :func:`matcher.matching.select_matches`.
         mask0: (H0, W0) bool, where matches are welcome in image 0; ``None``: everywhere.
         mask1: the same for image 1.
-        backend: a search of the caller's own instead of ``options.backend``.
+        backend: a search of the caller's own instead of ``options.backend``; not with ``reach``.
 
     Returns:
         Matches sorted by raster index in image 0, then 1; each pair once. Empty if there are none.
@@ -111,7 +111,7 @@ def reciprocal_from_starts(
         starts0: (S, 2) integer pixels of image 0, x then y; duplicates count once.
         tolerance_px: 0 keeps the starts whose way back ends exactly on them; otherwise those
             whose way back ends closer than this, and the match is the start with its neighbour.
-        options: only ``border`` and ``backend`` are used.
+        options: only ``border``, ``reach`` and ``backend`` are used.
         mask0: (H0, W0) bool; starts outside are not matched.
         mask1: (H1, W1) bool.
         backend: as in :func:`reciprocal_matches`.
@@ -226,6 +226,8 @@ def _walk(
     def factory(grid: Tensor, may_be_found: Tensor, measure: Metric) -> NearestNeighbour:
         return build_search(grid, may_be_found, measure, options.backend)
 
+    if options.reach is not None and backend is not None:
+        raise InputError("backend", "None with a reach", "a search of the caller's own")
     reach_px = None if options.reach is None else options.reach * max(grid0.shape[:2])
     # Matching has no gradient, and half precision would turn near neighbours into equals.
     grids = grid0.detach().float(), grid1.detach().float()

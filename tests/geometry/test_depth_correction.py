@@ -94,6 +94,20 @@ def test_holes_stay_and_known_depths_in_them_are_left_out():
     np.testing.assert_allclose(found[usable], 2 * wrong[usable], rtol=1e-6)
 
 
+def test_a_hole_does_not_spoil_its_neighbours():
+    """Nodes of the lattice lie in holes, where the factor is far from the usual one."""
+    true, wrong = surface(), surface()
+    wrong[:, 100:] = surface()[:, 100:] / 2
+    pixels = some_pixels(2000)
+    whole = correct_depth(wrong, pixels, at(true, pixels))
+    pierced = wrong.copy()
+    pierced[::8, 112::8] = np.nan
+    found = correct_depth(pierced, pixels, at(true, pixels))
+    usable = np.isfinite(pierced[:, 110:])
+    np.testing.assert_allclose(found[:, 110:][usable], whole[:, 110:][usable], rtol=0.02)
+    assert np.median(relative_error(found[:, 110:][usable], true[:, 110:][usable])) < 0.05
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (1, 40), (17, 3), (8, 9)])
 def test_small_maps(shape):
     found = correct_depth(np.full(shape, 2.0), [[0, 0]], [3.0])
@@ -106,6 +120,7 @@ def test_small_maps(shape):
         ({"depth": np.ones(4)}, "depth: expected shape"),
         ({"pixels": [[1, 2, 3]]}, "shapes"),
         ({"known": [1.0, 2.0]}, "shapes"),
+        ({"known": 1.0}, "shapes"),
         ({"known": [np.nan]}, "finite"),
         ({"known": [0.0]}, "depths > 0"),
         ({"weights": [-1.0]}, "weights >= 0"),

@@ -130,6 +130,12 @@ def test_where_no_common_place_is_likely_or_nobody_can_tell_they_are_not(score) 
     assert looks.whole_sizes == []
 
 
+def test_tiny_photographs_have_nothing_larger_to_show() -> None:
+    looks = Looks(ImageSize(90, 120), TILT)
+    looks.answer(looks.coarse(20, num_seeds=4000, overlap_score=0.9))
+    assert looks.whole_sizes == []
+
+
 def test_what_the_larger_views_show_plans_the_crops() -> None:
     """Not one match of the first look is left; the larger views find some."""
     looks = Looks(LARGE, TILT)

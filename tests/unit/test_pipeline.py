@@ -450,17 +450,26 @@ def test_an_encoding_made_in_one_precision_is_decoded_in_the_other(untrained) ->
     assert untrained.match(encoded, encoded).pointmaps.points0.dtype == np.float32
 
 
+@pytest.mark.parametrize(("capability", "expected"), [((7, 5), False), ((8, 0), True)])
+def test_precision_on_a_gpu_follows_its_generation(monkeypatch, capability, expected) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    multiplies = pair_inference.multiplies_bfloat16.__wrapped__
+    assert multiplies(torch.device("cuda")) is expected
+
+
 @pytest.mark.parametrize("multiplies", [False, True])
 def test_precision_follows_the_processor(untrained, monkeypatch, multiplies: bool) -> None:
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: multiplies)
-    pair_inference.multiplies_bfloat16.cache_clear()
+    has_amx = "_is_amx_tile_supported"
+    monkeypatch.setattr(torch.cpu, has_amx, lambda: multiplies, raising=False)
+    monkeypatch.setattr(
+        pair_inference, "multiplies_bfloat16", pair_inference.multiplies_bfloat16.__wrapped__
+    )
     random = np.random.default_rng(2)
     one, two = (random.integers(0, 256, (64, 96, 3), dtype=np.uint8) for _ in range(2))
     chosen, named = (
         untrained.match(one, two, options=PairOptions(max_size=96, crops="never", precision=name))
         for name in ("auto", "bfloat16" if multiplies else "float32")
     )
-    pair_inference.multiplies_bfloat16.cache_clear()
     assert torch.equal(chosen.keypoints1, named.keypoints1)
     assert np.array_equal(chosen.pointmaps.points0, named.pointmaps.points0)
 

@@ -132,6 +132,25 @@ def test_no_match_no_depth_and_its_reason(pair, result, pose):
     assert empty.refined_pointmaps(pose).reason == empty.reason
 
 
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_pointmap_without_depth_where_the_matches_are_and_its_reason(result, pose, number):
+    """Not an error: a network may say nothing."""
+    true1 = pose.cam1_from_cam0.transform(result.pointmaps.points1.astype(np.float64))
+    maps = replace(result.pointmaps, points1_in_camera1=true1.astype(np.float32))
+    name = ("points0", "points1_in_camera1")[number]
+    maps = replace(maps, **{name: np.full_like(maps.points0, np.nan)})
+    refined = refine_pointmaps(maps, result.keypoints0.numpy(), result.keypoints1.numpy(), pose)
+    assert refined.pointmaps is None
+    assert f"photograph {number} has no depth" in refined.reason
+
+
+def test_points_of_photograph_1_that_are_all_unknown_and_the_reason(result, pose):
+    maps = replace(result.pointmaps, points1=np.full_like(result.pointmaps.points1, np.nan))
+    refined = refine_pointmaps(maps, result.keypoints0.numpy(), result.keypoints1.numpy(), pose)
+    assert refined.pointmaps is None
+    assert "photograph 1" in refined.reason
+
+
 def test_bad_input(pair, result, pose):
     with pytest.raises(InputError, match="one of 3 matches"):
         result.refined_pointmaps(RelativePose.none(3, "for a test"))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from matcher.errors import InputError
-from matcher.matching import MatchingOptions, NearbyNearest, reciprocal_matches
+from matcher.matching import MatchingOptions, NearbyNearest, TorchNearest, reciprocal_matches
 from tests.unit.matching.fields import mutual_pairs, noisy, unit_field
 
 
@@ -31,7 +31,7 @@ def test_finds_the_best_of_the_squares_around(metric, reach):
         table = queries.double() @ rows.T
     else:
         table = -torch.cdist(queries.double(), rows).square()
-    side = -(-reach // 1)
+    side = max(16, -(-reach // 1))
     squares = pixels(height, width) // side
     near = ((places // side)[:, None] - squares).abs().amax(dim=2) <= 1
     table[~(near & allowed.reshape(-1))] = -torch.inf
@@ -86,6 +86,14 @@ def test_copies_of_a_texture_far_away_do_not_compete():
     assert share_in_place(near) > 0.9 > 0.7 > share_in_place(anywhere)
     assert len(near) > 1.5 * len(anywhere)
     assert int((near.pixels0 - near.pixels1).abs().max()) < 2 * 16
+
+
+def test_a_search_of_the_callers_own_and_a_reach_are_refused():
+    grid = unit_field(24, 24)
+    with pytest.raises(InputError, match="None with a reach"):
+        reciprocal_matches(
+            grid, grid, options=every(0.5), backend=lambda maps, allowed, metric: TorchNearest(maps)
+        )
 
 
 @pytest.mark.parametrize("reach", [0, -0.1, 1.5, float("nan"), True, "far"])
