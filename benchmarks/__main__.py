@@ -7,6 +7,7 @@ import runpy
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from tqdm import tqdm
 
@@ -26,6 +27,7 @@ from benchmarks.selftest import run_selftest
 from benchmarks.tasks import task_for
 from matcher.errors import InputError, MatcherError
 from matcher.pipeline import PairOptions
+from matcher.view_matching import Precision
 
 __all__ = ["main"]
 
@@ -94,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--crops", choices=("auto", "always", "never"), default="auto")
     parser.add_argument("--max-crops", type=int, default=8)
     parser.add_argument("--turns", choices=("auto", "never"), default="auto")
-    parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
+    parser.add_argument("--precision", choices=get_args(Precision), default=PairOptions().precision)
     return parser
 
 

@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from matcher.errors import InputError
-from matcher.geometry.camera import normalize
+from matcher.geometry.camera import unproject
 from matcher.geometry.depth_correction import correct_depth
 from matcher.geometry.focal import estimate_focal
+from matcher.geometry.pixels import to_original, transform_keypoints
 from matcher.geometry.procrustes import fit_registration
 from matcher.geometry.triangulation import triangulate, triangulation_angles_deg
 from matcher.structures import Camera, FloatArray, RelativePose, as_keypoints
@@ -73,7 +74,7 @@ def sample_points(
     points: npt.NDArray[np.float32], keypoints: FloatArray, original_from_network: FloatArray
 ) -> FloatArray:
     """(M, 3) points at original pixels, bilinear in the pointmap."""
-    moved = _to_network(keypoints, original_from_network)
+    moved = transform_keypoints(np.linalg.inv(original_from_network), keypoints)
     # OpenCV remaps at most 32767 rows: one row of the target a keypoint, in columns of one pixel.
     chunks = [
         cv2.remap(
@@ -139,11 +140,12 @@ def refine_pointmaps(
     rays = ends0, ends1, pose.camera0, pose.camera1, cam1_from_cam0
     points, angles = triangulate(*rays), triangulation_angles_deg(*rays)
     kept = np.isfinite(points).all(axis=1) & (angles >= _LEAST_ANGLE_DEG)
-    if np.count_nonzero(kept) < _FEWEST_POINTS:
+    num_points = int(np.count_nonzero(kept))
+    if num_points < _FEWEST_POINTS:
         return RefinedPointmaps(
             None,
-            int(np.count_nonzero(kept)),
-            f"the rays of only {np.count_nonzero(kept)} of {len(kept)} agreeing matches meet at "
+            num_points,
+            f"the rays of only {num_points} of {len(kept)} agreeing matches meet at "
             f"{_LEAST_ANGLE_DEG:g} degree or more, {_FEWEST_POINTS} are needed",
         )
     weights = np.square(np.minimum(angles[kept] / _FULL_ANGLE_DEG, 1))
@@ -156,30 +158,23 @@ def refine_pointmaps(
         own1 = _registered(maps.points1, seen, in_camera1, weights)
     if own1 is None:
         return RefinedPointmaps(
-            None, len(points), "the points of photograph 1 do not say where they are"
+            None, num_points, "the points of photograph 1 do not say where they are"
         )
-    for number, found, matrix, ends in (
-        (0, maps.points0, maps.original0_from_network, ends0),
-        (1, own1, maps.original1_from_network, ends1),
-    ):
-        depth = sample_points(found, ends, matrix)[:, 2]
-        if not (np.isfinite(depth) & (depth > 0)).any():
-            return RefinedPointmaps(
-                None,
-                len(points),
-                f"the pointmap of photograph {number} has no depth where the matches are",
-            )
     refined0 = _on_rays(
         maps.points0, maps.original0_from_network, pose.camera0, ends0, points, weights
     )
     refined1 = _on_rays(own1, maps.original1_from_network, pose.camera1, ends1, in_camera1, weights)
+    if refined0 is None or refined1 is None:
+        number = 0 if refined0 is None else 1
+        reason = f"the pointmap of photograph {number} has no depth where the matches are"
+        return RefinedPointmaps(None, num_points, reason)
     refined = replace(
         maps,
         points0=refined0.astype(np.float32),
         points1=cam1_from_cam0.inverse.transform(refined1).astype(np.float32),
         points1_in_camera1=refined1.astype(np.float32),
     )
-    return RefinedPointmaps(refined, len(points))
+    return RefinedPointmaps(refined, num_points)
 
 
 def _registered(
@@ -210,22 +205,20 @@ def _on_rays(
     keypoints: FloatArray,
     known: FloatArray,
     weights: FloatArray,
-) -> FloatArray:
-    """(h, w, 3) points on the rays of a camera, at depths brought to those of (M, 3) points."""
+) -> FloatArray | None:
+    """(h, w, 3) points on the rays of a camera, at depths brought to those of (M, 3) points.
+
+    ``None``: the pointmap has no depth at any of these.
+    """
     height, width = points.shape[:2]
-    places = _to_network(keypoints, original_from_network)
+    depth = points[..., 2]
+    places = transform_keypoints(np.linalg.inv(original_from_network), keypoints)
     places = places.clip(0, [width - 1, height - 1])
-    depth = correct_depth(points[..., 2], places, known[:, 2], weights)
-    y, x = np.indices((height, width), dtype=np.float64)
-    pixels = np.stack([x, y], axis=2).reshape(-1, 2)
-    original = pixels @ original_from_network[:2, :2].T + original_from_network[:2, 2]
-    rays = np.concatenate([normalize(original, camera), np.ones((len(original), 1))], axis=1)
-    on_rays: FloatArray = rays.reshape(height, width, 3) * depth[..., None]
-    return on_rays
-
-
-def _to_network(keypoints: FloatArray, original_from_network: FloatArray) -> FloatArray:
-    """(M, 2) pixels of the pointmap."""
-    network_from_original = np.linalg.inv(original_from_network)
-    moved: FloatArray = keypoints @ network_from_original[:2, :2].T + network_from_original[:2, 2]
-    return moved
+    x, y = places.round().astype(int).T
+    if not (np.isfinite(depth[y, x]) & (depth[y, x] > 0)).any():
+        return None
+    corrected = correct_depth(depth, places, known[:, 2], weights)
+    rows, columns = np.indices((height, width))
+    pixels = np.column_stack([columns.ravel(), rows.ravel()])
+    original = to_original(pixels, original_from_network)
+    return unproject(original, corrected.ravel(), camera).reshape(height, width, 3)

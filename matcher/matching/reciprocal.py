@@ -16,7 +16,13 @@ from matcher.errors import InputError
 from matcher.matching.nearest import Metric, NearestNeighbour
 from matcher.matching.options import MatchingOptions
 from matcher.matching.seeds import descriptor_sharpness, is_sharp, seed_pixels
-from matcher.matching.walk import ReciprocalWalk, SearchFactory, build_search, fixed_points
+from matcher.matching.walk import (
+    ReciprocalWalk,
+    SearchFactory,
+    build_search,
+    fixed_points,
+    raster_pixels,
+)
 from matcher.structures import GridMatches
 
 __all__ = [
@@ -130,7 +136,9 @@ def reciprocal_from_starts(
     start = starts[walk.allowed[0].reshape(-1)[starts]]
     there = walk.neighbours(0, start)
     back = walk.neighbours(1, there)
-    moved = (_pixels(back, walk.shape(0)[1]) - _pixels(start, walk.shape(0)[1])).double()
+    moved = (
+        raster_pixels(back, walk.shape(0)[1]) - raster_pixels(start, walk.shape(0)[1])
+    ).double()
     kept = moved.norm(dim=1) < max(tolerance_px, 0.5)
     return _finish(walk, start[kept], there[kept], options.border)
 
@@ -155,8 +163,8 @@ def union_matches(first: GridMatches, second: GridMatches, width0: int, width1: 
     best = similarity.new_full((len(unique),), -torch.inf)
     best.scatter_reduce_(0, inverse, similarity, "amax")
     return GridMatches(
-        _pixels(unique[:, 0], width0),
-        _pixels(unique[:, 1], width1),
+        raster_pixels(unique[:, 0], width0),
+        raster_pixels(unique[:, 1], width1),
         best,
         first.num_seeds + second.num_seeds,
     )
@@ -190,8 +198,8 @@ def _match_maps(
 def _finish(walk: ReciprocalWalk, index0: Tensor, index1: Tensor, border: int) -> GridMatches:
     """Unique, sorted, away from the borders, with the similarity of each pair."""
     pairs = torch.unique(torch.stack([index0, index1], dim=1), dim=0)
-    pixels0 = _pixels(pairs[:, 0], walk.shape(0)[1])
-    pixels1 = _pixels(pairs[:, 1], walk.shape(1)[1])
+    pixels0 = raster_pixels(pairs[:, 0], walk.shape(0)[1])
+    pixels1 = raster_pixels(pairs[:, 1], walk.shape(1)[1])
     kept = _inside(pixels0, walk.shape(0), border) & _inside(pixels1, walk.shape(1), border)
     rows0, rows1 = walk.rows[0][pairs[kept, 0]], walk.rows[1][pairs[kept, 1]]
     if walk.metric == "dot":
@@ -264,10 +272,6 @@ def _inside(pixels: Tensor, shape: tuple[int, int], border: int) -> Tensor:
     last = torch.tensor([shape[1], shape[0]], device=pixels.device) - border
     inside: Tensor = ((pixels >= border) & (pixels < last)).all(dim=1)
     return inside
-
-
-def _pixels(index: Tensor, width: int) -> Tensor:
-    return torch.stack([index % width, index // width], dim=1)
 
 
 def _raster(pixels: Tensor, width: int) -> Tensor:

@@ -12,7 +12,7 @@ from matcher.matching.nearby import NearbyNearest
 from matcher.matching.nearest import FaissNearest, Metric, NearestNeighbour, TorchNearest
 from matcher.matching.options import SearchBackend
 
-__all__ = ["ReciprocalWalk", "SearchFactory", "build_search", "fixed_points"]
+__all__ = ["ReciprocalWalk", "SearchFactory", "build_search", "fixed_points", "raster_pixels"]
 
 # (H, W, D) map, (H, W) bool of pixels that may be found, metric -> search over raster indexes.
 SearchFactory = Callable[[Tensor, Tensor, Metric], NearestNeighbour]
@@ -86,8 +86,7 @@ class ReciprocalWalk:
             search = self._build(self._grids[other], self.allowed[other])
             self._searches[other] = search
         if isinstance(search, NearbyNearest):
-            width = self.shape(side)[1]
-            places = torch.stack([pixels % width, pixels // width], dim=1)
+            places = raster_pixels(pixels, self.shape(side)[1])
             return search.query(self.rows[side][pixels], places)[0]
         reached = self._reached[side][pixels]
         known = torch.isfinite(reached)
@@ -103,6 +102,11 @@ class ReciprocalWalk:
         if self._reach_px is None:
             return self._factory(grid, allowed, self.metric)
         return NearbyNearest(grid, allowed, self.metric, self._reach_px)
+
+
+def raster_pixels(index: Tensor, width: int) -> Tensor:
+    """(M, 2) pixels, x then y, of (M,) raster indexes."""
+    return torch.stack([index % width, index // width], dim=1)
 
 
 def fixed_points(
