@@ -19,6 +19,7 @@ from benchmarks.core.protocols import EstimatorOptions
 from matcher.geometry.camera import normalize
 from matcher.geometry.essential import estimate_essential
 from matcher.geometry.homography import estimate_homography as search_homography
+from matcher.geometry.plane_ambiguity import choose_by_depth
 from matcher.geometry.ransac import RansacOptions, finite_rows, poselib_options, usac_params
 from matcher.structures import Camera, FloatArray, Pose
 
@@ -62,6 +63,7 @@ def estimate_relative_poses(
     k1: npt.ArrayLike,
     options: EstimatorOptions,
     confidence: npt.ArrayLike | None = None,
+    depths0: npt.ArrayLike | None = None,
 ) -> list[list[PoseEstimate]]:
     """Relative poses of a calibrated pair.
 
@@ -72,16 +74,27 @@ def estimate_relative_poses(
         k1: (3, 3) the same for image 1.
         options: the estimator; its thresholds are Sampson errors in these pixels.
         confidence: (M,) of the method; only a progressive search looks at it, at its order.
+        depths0: (M,) that the method predicts at the keypoints of image 0, in any unit; only
+            ``options.uses_depth`` looks at them.
 
     Returns:
         For each threshold a list with one estimate a repeat.
     """
     cameras = Camera.from_matrix(k0), Camera.from_matrix(k1)
     sure = np.zeros(0) if confidence is None else np.asarray(confidence, dtype=np.float64)
+    depths = (
+        np.asarray(depths0, dtype=np.float64)
+        if options.uses_depth and depths0 is not None
+        else None
+    )
     is_ordered = options.progressive and len(np.unique(sure)) > 1
     if is_ordered:
         order = np.argsort(-sure, kind="stable")
         keypoints0, keypoints1 = np.asarray(keypoints0)[order], np.asarray(keypoints1)[order]
+        depths = None if depths is None else depths[order]
+    if depths is not None:  # row by row with what the search is given
+        finite, _ = finite_rows(("keypoints0", keypoints0, 2), ("keypoints1", keypoints1, 2))
+        depths = depths[finite]
 
     def search(
         pixels0: FloatArray, pixels1: FloatArray, threshold: float, seed: int
@@ -92,6 +105,8 @@ def estimate_relative_poses(
             return _opencv_pose(pixels0, pixels1, *cameras, threshold, options)
         ransac = replace(_ransac_options(options, threshold, seed), progressive=is_ordered)
         found = estimate_essential(pixels0, pixels1, *cameras, ransac)
+        if found is not None and depths is not None:
+            found = choose_by_depth(pixels0, pixels1, depths, found, ransac)
         if found is None or found.num_inliers < _MIN_POSE_MATCHES:
             return PoseEstimate(None)
         return PoseEstimate(found.cam1_from_cam0, found.num_inliers)

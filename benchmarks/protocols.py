@@ -47,6 +47,15 @@ POSE_PRESETS: dict[str, Protocol] = _by_name(
         note="as ours, but samples come from each method's most confident matches first (PROSAC)",
     ),
     Protocol(
+        name="ours-depth",
+        estimator=EstimatorOptions("poselib", (1.0,), progressive=True, uses_depth=True),
+        is_headline=True,
+        note=(
+            "as ours-progressive, and where a plane leaves two poses open, the depth of methods "
+            "that predict it decides; what PairResult.relative_pose does"
+        ),
+    ),
+    Protocol(
         name="loftr",
         estimator=EstimatorOptions(
             "opencv-ransac",

@@ -74,6 +74,8 @@ class EstimatorOptions:
         seed: of sampling and estimator.
         progressive: samples are drawn from each method's most confident matches first (PROSAC);
             methods that give no confidence are searched as ever.
+        uses_depth: where a plane leaves two poses open, the depth that a method gives for its
+            matches decides; methods that give none are searched as ever.
     """
 
     estimator: Estimator = "poselib"
@@ -85,10 +87,14 @@ class EstimatorOptions:
     mean_focal: Literal["pair", "loftr"] = "pair"
     seed: int = 0
     progressive: bool = False
+    uses_depth: bool = False
 
     def __post_init__(self) -> None:
-        if self.progressive and (self.estimator != "poselib" or self.repeats > 1):
-            raise InputError("progressive", "poselib and one repeat", f"{self}")
+        for name in ("progressive", "uses_depth"):
+            if getattr(self, name) and (self.estimator != "poselib" or self.repeats > 1):
+                raise InputError(name, "poselib and one repeat", f"{self}")
+        if self.uses_depth and self.max_matches:
+            raise InputError("uses_depth", "all matches", f"{self}")
         if self.estimator not in get_args(Estimator):
             raise InputError("estimator", " or ".join(get_args(Estimator)), f"{self.estimator!r}")
         if not self.thresholds or min(self.thresholds) <= 0:

@@ -67,8 +67,10 @@ class PoseTask:
         sample, prediction, truth = answered.sample, answered.prediction, _truth(answered.sample)
         keypoints0, keypoints1 = resized_keypoints(answered)
         k0, k1 = resized_intrinsics(truth, answered.frame)
+        # A method without pointmaps has no points at all, not one a match.
+        depths0 = prediction.points0[:, 2] if len(prediction.points0) else None
         estimates = estimate_relative_poses(
-            keypoints0, keypoints1, k0, k1, protocol.estimator, prediction.confidence
+            keypoints0, keypoints1, k0, k1, protocol.estimator, prediction.confidence, depths0
         )
         angles = [
             [pose_errors_deg(estimate.pose, truth.cam1_from_cam0) for estimate in row]

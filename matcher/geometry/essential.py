@@ -29,6 +29,7 @@ __all__ = [
     "epipolar_errors_px",
     "estimate_essential",
     "estimate_shared_focal",
+    "unit_pose",
 ]
 
 _MIN_MATCHES_CALIBRATED = 5
@@ -137,7 +138,7 @@ def estimate_shared_focal(
         {},
     )
     focal = float(pair.camera1.focal())
-    pose = _unit_pose(pair.pose)
+    pose = unit_pose(pair.pose)
     if pose is None or not _FOCAL_RANGE[0] <= focal / long0 <= _FOCAL_RANGE[1]:
         return None
     return EssentialEstimate(
@@ -179,7 +180,7 @@ def _poselib(
         poselib_options(options),
         {},
     )
-    pose = _unit_pose(found)
+    pose = unit_pose(found)
     return None if pose is None else (pose, np.array(info["inliers"], dtype=np.bool_))
 
 
@@ -205,7 +206,8 @@ def _magsac(
     return None if pose is None else (pose, inliers)
 
 
-def _unit_pose(found: poselib.CameraPose) -> Pose | None:
+def unit_pose(found: poselib.CameraPose) -> Pose | None:
+    """PoseLib's pose with a translation of length 1; ``None`` if it has none, or is not finite."""
     length = float(np.linalg.norm(found.t))
     if not (np.isfinite(found.R).all() and np.isfinite(length) and length > 0):
         return None

@@ -18,6 +18,7 @@ from matcher.geometry.essential import (
     estimate_essential,
     estimate_shared_focal,
 )
+from matcher.geometry.plane_ambiguity import choose_by_depth
 from matcher.geometry.pnp import estimate_absolute_pose
 from matcher.geometry.procrustes import estimate_registration
 from matcher.geometry.ransac import Estimator, RansacOptions
@@ -132,18 +133,16 @@ class RelativeAnswer:
 
 
 def by_essential(problem: RelativeProblem) -> RelativeAnswer | None:
-    """5-point RANSAC with the problem's two cameras."""
+    """5-point RANSAC with the problem's two cameras; depth decides where a plane leaves two."""
     if problem.camera0 is None or problem.camera1 is None:
         raise InputError("camera0", "a camera, or a focal guess, for method essential", "None")
-    estimate = estimate_essential(
-        problem.keypoints0,
-        problem.keypoints1,
-        problem.camera0,
-        problem.camera1,
-        problem.ransac(problem.options.max_epipolar_error_px),
-    )
+    options = problem.ransac(problem.options.max_epipolar_error_px)
+    ends = problem.keypoints0, problem.keypoints1
+    estimate = estimate_essential(*ends, problem.camera0, problem.camera1, options)
     if estimate is None:
         return None
+    if problem.points0 is not None:
+        estimate = choose_by_depth(*ends, problem.points0[:, 2], estimate, options)
     return _answer(estimate, "essential")
 
 

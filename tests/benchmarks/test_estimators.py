@@ -19,6 +19,7 @@ from benchmarks.metrics.errors import (
     symmetric_epipolar_errors_px,
 )
 from matcher.errors import InputError
+from matcher.geometry.pose import rotation_error_deg
 
 K0 = np.array([[600.0, 0, 319.5], [0, 610, 239.5], [0, 0, 1]])
 K1 = np.array([[500.0, 0, 300.0], [0, 505, 250.0], [0, 0, 1]])
@@ -222,3 +223,35 @@ def test_unequal_lengths_are_the_callers_mistake():
     ends = matches(20)
     with pytest.raises(InputError, match="keypoints1"):
         estimate_relative_poses(ends[0], ends[1][:-1], K0, K1, EstimatorOptions())
+
+
+def test_depth_decides_only_where_the_protocol_says_so():
+    # A floor, half of it seen, from two ends: two poses explain it.
+    random = np.random.default_rng(4)
+    rays = np.column_stack([random.uniform(-0.6, 0.6, (300, 2)), np.ones(300)])
+    points = rays / (rays @ [0.0, 0.2, 0.1])[:, None]
+    points = points[(points[:, 2] > 0) & (points[:, 2] < 12)]
+    rotation = Rotation.from_rotvec([0.05, -0.5, 0.1]).as_matrix()
+    ends = [
+        (seen / seen[:, 2:] @ k.T)[:, :2]
+        for k, seen in ((K0, points), (K1, points @ rotation.T + [0.5, -1.0, 2.0]))
+    ]
+    ends[1][:3] = np.nan  # rows that no search sees: depth must not slip by them
+    depths = 3 * points[:, 2]
+
+    def errors(options):
+        noisy = [[end + random.normal(0, 0.4, end.shape) for end in ends] for _ in range(10)]
+        found = [
+            estimate_relative_poses(
+                *pair, K0, K1, options, random.uniform(size=len(points)), depths
+            )
+            for pair in noisy
+        ]
+        return [rotation_error_deg(one.pose.rotation, rotation) for [[one]] in found]
+
+    options = EstimatorOptions(max_iterations=1000, progressive=True)
+    assert max(errors(options)) > 15
+    assert max(errors(replace(options, uses_depth=True))) < 5
+    for changes in ({"estimator": "opencv-ransac"}, {"repeats": 2}, {"max_matches": 100}):
+        with pytest.raises(InputError, match="uses_depth"):
+            EstimatorOptions(uses_depth=True, **changes)

@@ -42,13 +42,17 @@ def _make(
     outliers: float = 0.0,
     camera0: Camera = CAMERA,
     camera1: Camera = CAMERA,
+    plane: tuple[float, float, float] | None = None,
 ) -> TwoViews:
     rng = np.random.default_rng(seed)
     size0, size1 = camera0.size or SIZE, camera1.size or SIZE
     pose = Pose(axis_angle_to_rotation(rotation), np.array(translation))
     corner1 = np.array([size1.width - 1, size1.height - 1])
     keypoints0 = rng.uniform(0, [size0.width - 1, size0.height - 1], (8 * matches, 2))
-    points = unproject(keypoints0, rng.uniform(3, 8, len(keypoints0)), camera0)
+    depths = rng.uniform(3, 8, len(keypoints0))
+    if plane is not None:  # points X with plane . X = 1
+        depths = 1 / (unproject(keypoints0, np.ones(len(keypoints0)), camera0) @ np.array(plane))
+    points = unproject(keypoints0, depths, camera0)
     keypoints1 = project(pose.transform(points), camera1)
     seen = ((keypoints1 >= 0) & (keypoints1 <= corner1)).all(axis=1)
     rows = np.flatnonzero(seen)[:matches]
