@@ -19,7 +19,7 @@ from benchmarks.core.protocols import EstimatorOptions
 from matcher.geometry.camera import normalize
 from matcher.geometry.essential import estimate_essential
 from matcher.geometry.homography import estimate_homography as search_homography
-from matcher.geometry.plane_ambiguity import choose_by_depth
+from matcher.geometry.planes import settle_planes
 from matcher.geometry.ransac import RansacOptions, finite_rows, poselib_options, usac_params
 from matcher.structures import Camera, FloatArray, Pose
 
@@ -75,18 +75,14 @@ def estimate_relative_poses(
         options: the estimator; its thresholds are Sampson errors in these pixels.
         confidence: (M,) of the method; only a progressive search looks at it, at its order.
         depths0: (M,) that the method predicts at the keypoints of image 0, in any unit; only
-            ``options.uses_depth`` looks at them.
+            ``options.settles_planes`` looks at them.
 
     Returns:
         For each threshold a list with one estimate a repeat.
     """
     cameras = Camera.from_matrix(k0), Camera.from_matrix(k1)
     sure = np.zeros(0) if confidence is None else np.asarray(confidence, dtype=np.float64)
-    depths = (
-        np.asarray(depths0, dtype=np.float64)
-        if options.uses_depth and depths0 is not None
-        else None
-    )
+    depths = None if depths0 is None else np.asarray(depths0, dtype=np.float64)
     is_ordered = options.progressive and len(np.unique(sure)) > 1
     if is_ordered:
         order = np.argsort(-sure, kind="stable")
@@ -105,8 +101,8 @@ def estimate_relative_poses(
             return _opencv_pose(pixels0, pixels1, *cameras, threshold, options)
         ransac = replace(_ransac_options(options, threshold, seed), progressive=is_ordered)
         found = estimate_essential(pixels0, pixels1, *cameras, ransac)
-        if found is not None and depths is not None:
-            found = choose_by_depth(pixels0, pixels1, depths, found, ransac)
+        if found is not None and options.settles_planes:
+            found = settle_planes(pixels0, pixels1, found, ransac, depths)
         if found is None or found.num_inliers < _MIN_POSE_MATCHES:
             return PoseEstimate(None)
         return PoseEstimate(found.cam1_from_cam0, found.num_inliers)

@@ -47,12 +47,13 @@ POSE_PRESETS: dict[str, Protocol] = _by_name(
         note="as ours, but samples come from each method's most confident matches first (PROSAC)",
     ),
     Protocol(
-        name="ours-depth",
-        estimator=EstimatorOptions("poselib", (1.0,), progressive=True, uses_depth=True),
+        name="ours-planes",
+        estimator=EstimatorOptions("poselib", (1.0,), settles_planes=True),
         is_headline=True,
         note=(
-            "as ours-progressive, and where a plane leaves two poses open, the depth of methods "
-            "that predict it decides; what PairResult.relative_pose does"
+            "as ours, but the pose of matches on one plane comes from their homography, and where "
+            "it leaves two open, the depth of methods that predict it decides: what "
+            "PairResult.relative_pose does"
         ),
     ),
     Protocol(

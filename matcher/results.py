@@ -94,7 +94,8 @@ class PairResult:
         """Where the second camera stood relative to the first.
 
         The solver follows from what is known: both cameras, one, or none. A focal that is not given
-        comes from the photograph's EXIF tags, or from its pointmap and the matches.
+        comes from the photograph's EXIF tags, or from its pointmap and the matches. Where the
+        matches lie on one plane, which two motions explain, the pointmap tells which.
 
         Args:
             camera0: intrinsics of photograph 0, in its own pixels.
@@ -127,7 +128,6 @@ class PairResult:
             size0=self.size0,
             size1=self.size1,
             options=options,
-            confidence=self.confidence.numpy(),
             points0=points0,
             points1=points1,
             points1_in_camera1=points1_in_camera1,

@@ -74,8 +74,8 @@ class EstimatorOptions:
         seed: of sampling and estimator.
         progressive: samples are drawn from each method's most confident matches first (PROSAC);
             methods that give no confidence are searched as ever.
-        uses_depth: where a plane leaves two poses open, the depth that a method gives for its
-            matches decides; methods that give none are searched as ever.
+        settles_planes: matches on one plane are settled apart: the pose comes from their
+            homography, and where that leaves two open, the depth decides that a method may give.
     """
 
     estimator: Estimator = "poselib"
@@ -87,14 +87,14 @@ class EstimatorOptions:
     mean_focal: Literal["pair", "loftr"] = "pair"
     seed: int = 0
     progressive: bool = False
-    uses_depth: bool = False
+    settles_planes: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("progressive", "uses_depth"):
+        for name in ("progressive", "settles_planes"):
             if getattr(self, name) and (self.estimator != "poselib" or self.repeats > 1):
                 raise InputError(name, "poselib and one repeat", f"{self}")
-        if self.uses_depth and self.max_matches:
-            raise InputError("uses_depth", "all matches", f"{self}")
+        if self.settles_planes and self.max_matches:
+            raise InputError("settles_planes", "all matches", f"{self}")
         if self.estimator not in get_args(Estimator):
             raise InputError("estimator", " or ".join(get_args(Estimator)), f"{self.estimator!r}")
         if not self.thresholds or min(self.thresholds) <= 0:

@@ -10,6 +10,9 @@ pointmaps                                       answer instead where clearly mor
 nothing                     shared_focal        6-point LO-RANSAC
 pointmaps (on request)      pnp, procrustes     image 1 against the points of image 0
 ==========================  ==================  ==============================================
+
+Where the matches that agree with an essential matrix lie on one plane,
+:mod:`matcher.geometry.planes` settles the pose, with the depth of ``points0`` where it is given.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from matcher.geometry.essential import (
     estimate_essential,
     estimate_shared_focal,
 )
-from matcher.geometry.plane_ambiguity import choose_by_depth
+from matcher.geometry.planes import settle_planes
 from matcher.geometry.pnp import estimate_absolute_pose
 from matcher.geometry.procrustes import estimate_registration
 from matcher.geometry.ransac import Estimator, RansacOptions
@@ -133,7 +133,7 @@ class RelativeAnswer:
 
 
 def by_essential(problem: RelativeProblem) -> RelativeAnswer | None:
-    """5-point RANSAC with the problem's two cameras; depth decides where a plane leaves two."""
+    """5-point RANSAC with the problem's two cameras; matches on one plane are settled apart."""
     if problem.camera0 is None or problem.camera1 is None:
         raise InputError("camera0", "a camera, or a focal guess, for method essential", "None")
     options = problem.ransac(problem.options.max_epipolar_error_px)
@@ -141,8 +141,8 @@ def by_essential(problem: RelativeProblem) -> RelativeAnswer | None:
     estimate = estimate_essential(*ends, problem.camera0, problem.camera1, options)
     if estimate is None:
         return None
-    if problem.points0 is not None:
-        estimate = choose_by_depth(*ends, problem.points0[:, 2], estimate, options)
+    depths0 = None if problem.points0 is None else problem.points0[:, 2]
+    estimate = settle_planes(*ends, estimate, options, depths0)
     return _answer(estimate, "essential")
 
 

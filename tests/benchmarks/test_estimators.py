@@ -225,7 +225,7 @@ def test_unequal_lengths_are_the_callers_mistake():
         estimate_relative_poses(ends[0], ends[1][:-1], K0, K1, EstimatorOptions())
 
 
-def test_depth_decides_only_where_the_protocol_says_so():
+def test_planes_are_settled_only_where_the_protocol_says_so():
     # A floor, half of it seen, from two ends: two poses explain it.
     random = np.random.default_rng(4)
     rays = np.column_stack([random.uniform(-0.6, 0.6, (300, 2)), np.ones(300)])
@@ -249,9 +249,9 @@ def test_depth_decides_only_where_the_protocol_says_so():
         ]
         return [rotation_error_deg(one.pose.rotation, rotation) for [[one]] in found]
 
-    options = EstimatorOptions(max_iterations=1000, progressive=True)
+    options = EstimatorOptions(max_iterations=1000)
     assert max(errors(options)) > 15
-    assert max(errors(replace(options, uses_depth=True))) < 5
+    assert max(errors(replace(options, settles_planes=True))) < 5
     for changes in ({"estimator": "opencv-ransac"}, {"repeats": 2}, {"max_matches": 100}):
-        with pytest.raises(InputError, match="uses_depth"):
-            EstimatorOptions(uses_depth=True, **changes)
+        with pytest.raises(InputError, match="settles_planes"):
+            EstimatorOptions(settles_planes=True, **changes)

@@ -108,7 +108,7 @@ POSE_NOISE_BAND = 0.05
 POSE_NOISE_AUC5 = {
     "ours": 0.94,
     "ours-progressive": 0.94,  # the oracles are sure of every match: no order
-    "ours-depth": 0.94,
+    "ours-planes": 0.94,
     "loftr": 0.85,
     "roma": 0.86,
     "glue-factory": 0.97,

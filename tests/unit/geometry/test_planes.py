@@ -7,7 +7,7 @@ import pytest
 
 from matcher.errors import InputError
 from matcher.geometry.essential import estimate_essential
-from matcher.geometry.plane_ambiguity import choose_by_depth, depth_disagreement
+from matcher.geometry.planes import depth_disagreement, settle_planes
 from matcher.geometry.pose import rotation_error_deg
 from matcher.geometry.ransac import RansacOptions
 from matcher.geometry.relative import RelativePoseOptions, estimate_relative_pose
@@ -48,7 +48,7 @@ def test_depth_finds_the_motion_that_a_plane_leaves_open(make_two_views, cameras
     for seed in SEEDS:
         views = make_two_views(seed, noise_px=0.5, outliers=0.3, plane=FLOOR, **MOTION, **cameras)
         estimate = found(views)
-        chosen = choose_by_depth(*ends(views), guessed(views, seed), estimate, OPTIONS)
+        chosen = settle_planes(*ends(views), estimate, OPTIONS, guessed(views, seed))
         alone.append(rotation_error(views, estimate))
         with_depth.append(rotation_error(views, chosen))
         assert chosen.num_inliers >= 0.9 * estimate.num_inliers
@@ -62,21 +62,21 @@ def test_of_a_plane_depth_is_believed_and_of_a_room_not(make_two_views):
     twin = found(plane)
     assert rotation_error(plane, twin) > 20
     points = triangulate(*ends(plane), plane.camera0, plane.camera1, twin.cam1_from_cam0)
-    right = choose_by_depth(*ends(plane), guessed(plane), twin, OPTIONS)
+    right = settle_planes(*ends(plane), twin, OPTIONS, guessed(plane))
     assert rotation_error(plane, right) < 2
-    back = choose_by_depth(*ends(plane), points[:, 2], right, OPTIONS)
+    back = settle_planes(*ends(plane), right, OPTIONS, points[:, 2])
     assert rotation_error(plane, back) > 20
 
     room = make_two_views(1, noise_px=0.5, **MOTION)
     estimate = found(room)
-    assert choose_by_depth(*ends(room), points[:, 2], estimate, OPTIONS) is estimate
+    assert settle_planes(*ends(room), estimate, OPTIONS, points[:, 2]) is estimate
 
 
 def test_a_room_keeps_its_pose(make_two_views):
     for seed in SEEDS:
         views = make_two_views(seed, noise_px=0.5, outliers=0.5, **MOTION)
         estimate = found(views)
-        assert choose_by_depth(*ends(views), guessed(views), estimate, OPTIONS) is estimate
+        assert settle_planes(*ends(views), estimate, OPTIONS, guessed(views)) is estimate
 
 
 @pytest.mark.parametrize("depth", [np.nan, np.inf, -1.0, 0.0])
@@ -84,7 +84,29 @@ def test_depth_that_says_nothing_changes_nothing(make_two_views, depth):
     views = make_two_views(1, noise_px=0.5, plane=FLOOR, **MOTION)
     estimate = found(views)
     depths = np.full(len(views.keypoints0), depth)
-    assert choose_by_depth(*ends(views), depths, estimate, OPTIONS) is estimate
+    chosen = settle_planes(*ends(views), estimate, OPTIONS, depths)
+    without = settle_planes(*ends(views), estimate, OPTIONS)
+    np.testing.assert_array_equal(chosen.cam1_from_cam0.matrix, without.cam1_from_cam0.matrix)
+
+
+def test_the_motion_of_a_plane_is_known_better_by_its_homography(make_two_views):
+    by_lines, by_plane = [], []
+    for seed in SEEDS:
+        views = make_two_views(
+            seed,
+            noise_px=0.5,
+            outliers=0.3,
+            plane=(0.03, 0.1, 0.15),
+            rotation=(0.02, -0.1, 0.0),
+            translation=(-2.0, 0.3, 0.2),
+        )
+        estimate = found(views)
+        settled = settle_planes(*ends(views), estimate, OPTIONS)
+        by_lines.append(rotation_error(views, estimate))
+        by_plane.append(rotation_error(views, settled))
+        assert settled.num_inliers >= 0.97 * estimate.num_inliers
+    assert max(by_lines) < 1  # nobody met the other motion
+    assert np.mean(by_plane) < 0.7 * np.mean(by_lines)
 
 
 def test_relative_pose_asks_the_pointmap(make_two_views):
@@ -123,4 +145,4 @@ def test_disagreement_does_not_depend_on_the_unit():
 def test_one_depth_a_match(make_two_views):
     views = make_two_views(plane=FLOOR, **MOTION)
     with pytest.raises(InputError, match=r"depths0: expected shape \(300,\), got \(299,\)"):
-        choose_by_depth(*ends(views), np.ones(299), found(views), OPTIONS)
+        settle_planes(*ends(views), found(views), OPTIONS, np.ones(299))
