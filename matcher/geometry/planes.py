@@ -21,7 +21,7 @@ import poselib
 from matcher.errors import InputError
 from matcher.geometry.camera import undistort_keypoints
 from matcher.geometry.essential import EssentialEstimate, epipolar_errors_px, unit_pose
-from matcher.geometry.homography import estimate_homography
+from matcher.geometry.homography import estimate_homography, transfer_errors_px
 from matcher.geometry.pose import rotation_error_deg
 from matcher.geometry.ransac import RansacOptions, poselib_camera
 from matcher.geometry.triangulation import triangulate
@@ -40,9 +40,12 @@ _POLISH_ROUNDS = 3
 _AS_MANY = 0.9
 # Twins differ by more: the wrong one of a plane disagrees 2.5 to 9 times as much.
 _CLEARLY_LESS = 0.7
-# From here on the plane's own motion was the better one on the same pairs, if it kept as many.
+# From here on the plane's own motion was the better one, if it kept as many matches.
 _WHOLE_SHARE = 0.85
 _HARDLY_FEWER = 0.97
+# Of isotropic noise a match is off by 2.5 times as much along both axes as across its epipolar
+# line (medians). Relief of less than the threshold is 7 to 16 times off, and no plane.
+_LARGEST_RATIO = 4.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,12 +53,12 @@ class _Plane:
     """The plane on which most of the matches that agree lie, and its motions.
 
     Attributes:
-        share: of the matches that agree, those on the plane.
         motions: unit translations; those that put its points before both cameras.
+        is_flat: whether nearly all the matches lie on it, none standing out but for noise.
     """
 
-    share: float
     motions: tuple[Pose, ...]
+    is_flat: bool
 
 
 def settle_planes(
@@ -102,7 +105,7 @@ def settle_planes(
     best = pinholes
     if depths is not None:
         best = _by_depth(pixels0, pixels1, depths, pinholes, plane, options)
-    if plane.share >= _WHOLE_SHARE:
+    if plane.is_flat:
         best = _by_homography(pixels0, pixels1, best, plane, options)
     if best is pinholes:
         return estimate
@@ -156,7 +159,15 @@ def _find_plane(
         points = triangulate(pixels0[on_plane], pixels1[on_plane], *cameras, pose)
         if np.isfinite(points[:, 2]).mean() >= _IN_FRONT_SHARE:
             motions.append(pose)
-    return _Plane(found.num_inliers / estimate.num_inliers, tuple(motions))
+    h = found.image1_from_image0
+    forward = transfer_errors_px(pixels0[agreed], pixels1[agreed], h)
+    backward = transfer_errors_px(pixels1[agreed], pixels0[agreed], np.linalg.inv(h))
+    across = epipolar_errors_px(pixels0[agreed], pixels1[agreed], *cameras, estimate.cam1_from_cam0)
+    is_flat = bool(
+        found.num_inliers >= _WHOLE_SHARE * estimate.num_inliers
+        and np.sqrt(np.median(forward) * np.median(backward)) <= _LARGEST_RATIO * np.median(across)
+    )
+    return _Plane(tuple(motions), is_flat)
 
 
 def _by_depth(

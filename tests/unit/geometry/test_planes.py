@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from matcher.errors import InputError
+from matcher.geometry.camera import project
 from matcher.geometry.essential import estimate_essential
 from matcher.geometry.planes import depth_disagreement, settle_planes
 from matcher.geometry.pose import rotation_error_deg
@@ -107,6 +108,19 @@ def test_the_motion_of_a_plane_is_known_better_by_its_homography(make_two_views)
         assert settled.num_inliers >= 0.97 * estimate.num_inliers
     assert max(by_lines) < 1  # nobody met the other motion
     assert np.mean(by_plane) < 0.7 * np.mean(by_lines)
+
+
+def test_low_relief_is_no_plane(make_two_views):
+    flat = make_two_views(0, plane=FLOOR, **MOTION)
+    # Bumps of a hundredth of the depth: a homography holds to within its tolerance.
+    height = 1 + 0.01 * np.random.default_rng(0).uniform(-1, 1, len(flat.points0))
+    relief = flat.cam1_from_cam0.transform(flat.points0 * height[:, None])
+    keypoints1 = project(relief, flat.camera1)
+    assert np.abs(keypoints1 - flat.keypoints1).max() < 2.5
+    bumpy = replace(flat, keypoints1=keypoints1)
+    estimate = found(bumpy)
+    assert rotation_error(bumpy, estimate) < 1e-3
+    assert settle_planes(*ends(bumpy), estimate, OPTIONS) is estimate
 
 
 def test_relative_pose_asks_the_pointmap(make_two_views):
