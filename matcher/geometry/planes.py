@@ -30,6 +30,8 @@ from matcher.structures import Camera, FloatArray, Pose
 __all__ = ["depth_disagreement", "settle_planes"]
 
 _FEWEST_MATCHES = 8
+# Depth and sides are votes; so many matches, evenly chosen, do.
+_MOST_ASKED = 400
 # A homography has fewer degrees of freedom to follow the noise of points than epipolar lines.
 _PLANE_TOLERANCE = 2.0
 _PLANE_SHARE = 0.5
@@ -143,7 +145,7 @@ def _find_plane(
     ):
         return None
     cameras = estimate.camera0, estimate.camera1
-    on_plane = np.flatnonzero(agreed)[found.inlier_mask]
+    asked = _some(np.flatnonzero(agreed)[found.inlier_mask])
     k0, k1 = (camera.matrix for camera in cameras)
     rays1_from_rays0 = np.linalg.inv(k1) @ found.image1_from_image0 @ k0
     # OpenCV leaves it to the caller which motions see the points; half of them put the plane
@@ -156,7 +158,7 @@ def _find_plane(
         pose = unit_pose(motion)
         if pose is None:
             continue
-        points = triangulate(pixels0[on_plane], pixels1[on_plane], *cameras, pose)
+        points = triangulate(pixels0[asked], pixels1[asked], *cameras, pose)
         if np.isfinite(points[:, 2]).mean() >= _IN_FRONT_SHARE:
             motions.append(pose)
     h = found.image1_from_image0
@@ -212,6 +214,10 @@ def _by_homography(
     return exact if exact.num_inliers >= _HARDLY_FEWER * estimate.num_inliers else estimate
 
 
+def _some(rows: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    return rows[:: max(1, len(rows) // _MOST_ASKED)]
+
+
 def _with_pose(
     pixels0: FloatArray,
     pixels1: FloatArray,
@@ -226,15 +232,15 @@ def _with_pose(
 def _disagreement(
     pixels0: FloatArray, pixels1: FloatArray, depths: FloatArray, estimate: EssentialEstimate
 ) -> float:
-    agreed = estimate.inlier_mask
+    asked = _some(np.flatnonzero(estimate.inlier_mask))
     points = triangulate(
-        pixels0[agreed],
-        pixels1[agreed],
+        pixels0[asked],
+        pixels1[asked],
         estimate.camera0,
         estimate.camera1,
         estimate.cam1_from_cam0,
     )
-    return depth_disagreement(points[:, 2], depths[agreed])
+    return depth_disagreement(points[:, 2], depths[asked])
 
 
 def _polish(
