@@ -27,7 +27,7 @@ from benchmarks.selftest import run_selftest
 from benchmarks.tasks import task_for
 from matcher.errors import InputError, MatcherError
 from matcher.pipeline import PairOptions
-from matcher.view_matching import Precision
+from matcher.view_matching import CropMode, Precision, TurnMode
 
 __all__ = ["main"]
 
@@ -93,9 +93,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--max-size", type=int, default=512, help="of our network's view, pixels")
-    parser.add_argument("--crops", choices=("auto", "always", "never"), default="auto")
-    parser.add_argument("--max-crops", type=int, default=8)
-    parser.add_argument("--turns", choices=("auto", "never"), default="auto")
+    parser.add_argument("--crops", choices=get_args(CropMode), default=PairOptions().crops)
+    parser.add_argument("--max-crops", type=int, default=PairOptions().max_crops)
+    parser.add_argument("--turns", choices=get_args(TurnMode), default=PairOptions().turns)
     parser.add_argument("--precision", choices=get_args(Precision), default=PairOptions().precision)
     return parser
 

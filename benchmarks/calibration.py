@@ -20,6 +20,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
@@ -39,6 +40,7 @@ from matcher.errors import InputError, MatcherError, MissingDependencyError
 from matcher.files import replaced
 from matcher.pipeline import PairOptions
 from matcher.training.calibrate import expected_calibration_error
+from matcher.view_matching import CropMode
 
 __all__ = ["CalibrationResult", "measure_calibration", "unrelated_pairs"]
 
@@ -256,7 +258,7 @@ def main() -> int:
     parser.add_argument("--report", type=Path, required=True)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--crops", choices=("auto", "always", "never"), default="never")
+    parser.add_argument("--crops", choices=get_args(CropMode), default="never")
     options = parser.parse_args()
     try:
         with pinned_threads(options.threads):

@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from matcher.alignment.initialize import AlignmentState
 from matcher.alignment.views import FrameView, PixelGrid, ViewStack
-from matcher.geometry.camera import normalize
+from matcher.geometry.camera import unproject
 from matcher.reconstruction import DensePoints
 from matcher.structures import Camera, FloatArray
 
@@ -42,9 +42,8 @@ def dense_points(
     factor = np.where(known, optimized - details[rows, columns], 0.0)
     smooth = _interpolated(factor, grid)
     depth = np.exp(np.where(np.isfinite(details), details + smooth, _interpolated(optimized, grid)))
-    rays = normalize(grid.pixels(sampled=False), camera).reshape(*grid.shape, 2)
-    in_camera = np.concatenate([rays, np.ones((*grid.shape, 1))], axis=2) * depth[..., None]
-    points = state.poses[image].inverse.transform(in_camera)
+    in_camera = unproject(grid.pixels(sampled=False), depth.reshape(-1), camera)
+    points = state.poses[image].inverse.transform(in_camera.reshape(*grid.shape, 3))
     usable = np.asarray(np.isfinite(points).all(axis=2))
     return DensePoints(
         np.where(usable[..., None], points, 0.0).astype(np.float32),

@@ -236,7 +236,7 @@ def _observe(network: TwoViewNetwork, pair: KnownPair, options: CalibrationOptio
     rows = np.clip(np.rint(ends0[:, 1]), 0, pair.visible.shape[0] - 1).astype(int)
     columns = np.clip(np.rint(ends0[:, 0]), 0, pair.visible.shape[1] - 1).astype(int)
     error = np.linalg.norm(pair.target[rows, columns] - ends1, axis=1)
-    radius = options.radius_px * float(view1.original_from_network[0, 0])
+    radius = options.radius_px * view1.original_px
     return _Observed(
         evidence.features.match.double().cpu().numpy(),
         pair.visible[rows, columns] & (error <= radius),
