@@ -133,7 +133,8 @@ class Matcher:
             mask1: the same in image 1.
             options: instead of the matcher's own.
             keep_pointmaps: whether the result holds them: focal lengths and metric scale are read
-                off them. A network whose pointmaps have a trunk of their own is faster without.
+                off them, and their depth settles poses from matches on one plane. A network whose
+                pointmaps have a trunk of their own is faster without.
 
         Returns:
             Matches in the pixels of the photographs as given; none, with a reason, if there are

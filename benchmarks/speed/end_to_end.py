@@ -41,15 +41,15 @@ def _table(folder: Path, settings: SpeedSettings) -> SpeedTable:
         )
 
     def ours() -> object:
-        return matcher.match(*files, keep_pointmaps=False).relative_pose(camera0, camera1)
+        return matcher.match(*files).relative_pose(camera0, camera1)
 
     encoded = [matcher.encode(file) for file in files]
-    result = matcher.match(*encoded, keep_pointmaps=False)
+    result = matcher.match(*encoded)
     parts: dict[str, Work] = {
         "ours, files to pose": ours,
         "- read and encode both": lambda: [matcher.encode(file) for file in files],
-        "- decode and search": lambda: matcher.match(*encoded, keep_pointmaps=False),
-        "- the same with pointmaps": lambda: matcher.match(*encoded),
+        "- decode and search": lambda: matcher.match(*encoded),
+        "- the same without pointmaps": lambda: matcher.match(*encoded, keep_pointmaps=False),
         "- pose": lambda: result.relative_pose(camera0, camera1),
     }
     measured = measure_in_turns(

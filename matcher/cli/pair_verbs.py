@@ -248,9 +248,7 @@ def pose(
     )
     options = _options(max_size, crops, turns, precision, seed, symmetric=symmetric)
     matcher = load_matcher(model, device, options)
-    # Lenses that are not given are read off the pointmaps, metres too.
-    needs_points = known0 is None or known1 is None or matcher.info.is_metric
-    pair = matcher.match(image0, image1, keep_pointmaps=needs_points)
+    pair = matcher.match(image0, image1)
     answer = pair.relative_pose(known0, known1, options=choices)
     if draw is not None:
         pair.draw(draw, pose=answer)
@@ -306,7 +304,7 @@ def demo(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError("--out", "a folder that can be made", f"{out}: {error.strerror}") from None
-    pair = matcher.match(sample.image0, sample.image1, keep_pointmaps=matcher.info.is_metric)
+    pair = matcher.match(sample.image0, sample.image1)
     answer = pair.relative_pose(sample.camera0, sample.camera1)
     picture, matches = out / "motorcycle.jpg", out / "motorcycle.npz"
     pair.draw(picture, pose=answer)
