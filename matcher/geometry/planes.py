@@ -137,7 +137,7 @@ def _find_plane(
 ) -> _Plane | None:
     agreed = estimate.inlier_mask
     tolerance = _PLANE_TOLERANCE * options.max_error_px
-    # The matches that agree are few wrong ones in no order: nothing to try first.
+    # Nearly all the matches that agree are right: there is no order to try them in.
     search = replace(options, max_error_px=tolerance, progressive=False)
     found = estimate_homography(pixels0[agreed], pixels1[agreed], search)
     if found is None or found.num_inliers < max(
