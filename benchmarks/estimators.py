@@ -82,7 +82,8 @@ def estimate_relative_poses(
     """
     cameras = Camera.from_matrix(k0), Camera.from_matrix(k1)
     sure = np.zeros(0) if confidence is None else np.asarray(confidence, dtype=np.float64)
-    depths = None if depths0 is None else np.asarray(depths0, dtype=np.float64)
+    asks_depth = options.settles_planes and depths0 is not None
+    depths = np.asarray(depths0, dtype=np.float64) if asks_depth else None
     is_ordered = options.progressive and len(np.unique(sure)) > 1
     if is_ordered:
         order = np.argsort(-sure, kind="stable")

@@ -24,9 +24,9 @@ from matcher.alignment.collection import Collection
 from matcher.alignment.observations import PairMatches
 from matcher.alignment.sparse_options import SparseOptions
 from matcher.geometry.camera import camera_from_focal
-from matcher.geometry.pose import essential_from_pose
+from matcher.geometry.pose import essential_from_pose, unit_pose
 from matcher.geometry.ransac import RansacOptions, poselib_camera, poselib_options
-from matcher.structures import Camera, FloatArray, Pose
+from matcher.structures import Camera, FloatArray
 
 __all__ = ["with_matched_focals"]
 
@@ -193,11 +193,11 @@ def _misfit(
     found: poselib.CameraPose,
     threshold: float,
 ) -> float:
-    length = float(np.linalg.norm(found.t))
-    if not (np.isfinite(found.R).all() and np.isfinite(length) and length > 0):
+    pose = unit_pose(found.R, found.t)
+    if pose is None:
         return _TRUNCATED * len(matches)
     # In pixels of both photographs: errors of rays would shrink as the focals grow.
-    essential = essential_from_pose(Pose(found.R, found.t / length))
+    essential = essential_from_pose(pose)
     fundamental = np.linalg.inv(camera1.matrix).T @ essential @ np.linalg.inv(camera0.matrix)
     squared = kornia_geometry.sampson_epipolar_distance(
         torch.from_numpy(matches.keypoints0)[None],

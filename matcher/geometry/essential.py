@@ -13,7 +13,7 @@ import torch
 
 from matcher.geometry.camera import camera_from_focal, normalize, undistort_keypoints
 from matcher.geometry.pixels import image_center
-from matcher.geometry.pose import essential_from_pose, pose_from_essential
+from matcher.geometry.pose import essential_from_pose, pose_from_essential, unit_pose
 from matcher.geometry.ransac import (
     RansacOptions,
     expand_mask,
@@ -29,7 +29,6 @@ __all__ = [
     "epipolar_errors_px",
     "estimate_essential",
     "estimate_shared_focal",
-    "unit_pose",
 ]
 
 _MIN_MATCHES_CALIBRATED = 5
@@ -138,7 +137,7 @@ def estimate_shared_focal(
         {},
     )
     focal = float(pair.camera1.focal())
-    pose = unit_pose(pair.pose)
+    pose = unit_pose(pair.pose.R, pair.pose.t)
     if pose is None or not _FOCAL_RANGE[0] <= focal / long0 <= _FOCAL_RANGE[1]:
         return None
     return EssentialEstimate(
@@ -180,7 +179,7 @@ def _poselib(
         poselib_options(options),
         {},
     )
-    pose = unit_pose(found)
+    pose = unit_pose(found.R, found.t)
     return None if pose is None else (pose, np.array(info["inliers"], dtype=np.bool_))
 
 
@@ -204,14 +203,6 @@ def _magsac(
     rays1 = (pixels1 - np.array(camera1.principal_point)) / np.array(camera1.focals)
     pose = pose_from_essential(essential, rays0[inliers], rays1[inliers])
     return None if pose is None else (pose, inliers)
-
-
-def unit_pose(found: poselib.CameraPose) -> Pose | None:
-    """PoseLib's pose with a translation of length 1; ``None`` if it has none, or is not finite."""
-    length = float(np.linalg.norm(found.t))
-    if not (np.isfinite(found.R).all() and np.isfinite(length) and length > 0):
-        return None
-    return Pose(found.R, found.t / length)
 
 
 def _pixel_in_ray_units(camera0: Camera, camera1: Camera) -> float:

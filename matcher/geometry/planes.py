@@ -11,7 +11,7 @@ then says where it lies along its line, too.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -19,13 +19,17 @@ import numpy.typing as npt
 import poselib
 
 from matcher.errors import InputError
-from matcher.geometry.camera import undistort_keypoints
-from matcher.geometry.essential import EssentialEstimate, epipolar_errors_px, unit_pose
-from matcher.geometry.homography import estimate_homography, transfer_errors_px
-from matcher.geometry.pose import rotation_error_deg
-from matcher.geometry.ransac import RansacOptions, poselib_camera
+from matcher.geometry.camera import undistort_keypoints, undistorted_camera
+from matcher.geometry.essential import EssentialEstimate, epipolar_errors_px
+from matcher.geometry.homography import (
+    HomographyEstimate,
+    estimate_homography,
+    transfer_errors_px,
+)
+from matcher.geometry.pose import rotation_error_deg, unit_pose
+from matcher.geometry.ransac import RansacOptions, expand_mask, poselib_camera
 from matcher.geometry.triangulation import triangulate
-from matcher.structures import Camera, FloatArray, Pose
+from matcher.structures import FloatArray, Pose
 
 __all__ = ["depth_disagreement", "settle_planes"]
 
@@ -48,19 +52,6 @@ _HARDLY_FEWER = 0.97
 # Of isotropic noise a match is off by 2.5 times as much along both axes as across its epipolar
 # line (medians). Relief of less than the threshold is 7 to 16 times off, and no plane.
 _LARGEST_RATIO = 4.0
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Plane:
-    """The plane on which most of the matches that agree lie, and its motions.
-
-    Attributes:
-        motions: unit translations; those that put its points before both cameras.
-        is_flat: whether nearly all the matches lie on it, none standing out but for noise.
-    """
-
-    motions: tuple[Pose, ...]
-    is_flat: bool
 
 
 def settle_planes(
@@ -96,19 +87,23 @@ def settle_planes(
     # Homographies and motions are those of pinholes: the lens is taken out once.
     pinholes = replace(
         estimate,
-        camera0=_without_lens(estimate.camera0),
-        camera1=_without_lens(estimate.camera1),
+        camera0=undistorted_camera(estimate.camera0),
+        camera1=undistorted_camera(estimate.camera1),
     )
     pixels0 = undistort_keypoints(keypoints0, estimate.camera0)
     pixels1 = undistort_keypoints(keypoints1, estimate.camera1)
     plane = _find_plane(pixels0, pixels1, pinholes, options)
     if plane is None:
         return estimate
+    is_flat = _is_flat(pixels0, pixels1, pinholes, plane)
+    if depths is None and not is_flat:
+        return estimate
+    motions = _motions(pixels0, pixels1, pinholes, plane)
     best = pinholes
     if depths is not None:
-        best = _by_depth(pixels0, pixels1, depths, pinholes, plane, options)
-    if plane.is_flat:
-        best = _by_homography(pixels0, pixels1, best, plane, options)
+        best = _by_depth(pixels0, pixels1, depths, pinholes, motions, options)
+    if is_flat:
+        best = _by_homography(pixels0, pixels1, best, motions, options)
     if best is pinholes:
         return estimate
     return replace(estimate, cam1_from_cam0=best.cam1_from_cam0, inlier_mask=best.inlier_mask)
@@ -134,7 +129,8 @@ def depth_disagreement(measured: FloatArray, predicted: FloatArray) -> float:
 
 def _find_plane(
     pixels0: FloatArray, pixels1: FloatArray, estimate: EssentialEstimate, options: RansacOptions
-) -> _Plane | None:
+) -> HomographyEstimate | None:
+    """The homography that at least half of the agreeing matches follow; its mask is over all."""
     agreed = estimate.inlier_mask
     tolerance = _PLANE_TOLERANCE * options.max_error_px
     # Nearly all the matches that agree are right: there is no order to try them in.
@@ -144,32 +140,44 @@ def _find_plane(
         _FEWEST_MATCHES, _PLANE_SHARE * estimate.num_inliers
     ):
         return None
+    return replace(found, inlier_mask=expand_mask(agreed, found.inlier_mask))
+
+
+def _is_flat(
+    pixels0: FloatArray, pixels1: FloatArray, estimate: EssentialEstimate, plane: HomographyEstimate
+) -> bool:
+    """Whether nearly all agreeing matches lie on the plane, none standing out but for noise."""
+    if plane.num_inliers < _WHOLE_SHARE * estimate.num_inliers:
+        return False
+    agreed = estimate.inlier_mask
+    ends = pixels0[agreed], pixels1[agreed]
+    forward = transfer_errors_px(*ends, plane.image1_from_image0)
+    backward = transfer_errors_px(*ends[::-1], np.linalg.inv(plane.image1_from_image0))
+    across = epipolar_errors_px(*ends, estimate.camera0, estimate.camera1, estimate.cam1_from_cam0)
+    along_both = np.sqrt(np.median(forward) * np.median(backward))
+    return bool(along_both <= _LARGEST_RATIO * np.median(across))
+
+
+def _motions(
+    pixels0: FloatArray, pixels1: FloatArray, estimate: EssentialEstimate, plane: HomographyEstimate
+) -> list[Pose]:
+    """The motions of a homography that put the plane before both cameras; unit translations."""
     cameras = estimate.camera0, estimate.camera1
-    asked = _some(np.flatnonzero(agreed)[found.inlier_mask])
     k0, k1 = (camera.matrix for camera in cameras)
-    rays1_from_rays0 = np.linalg.inv(k1) @ found.image1_from_image0 @ k0
+    rays1_from_rays0 = np.linalg.inv(k1) @ plane.image1_from_image0 @ k0
+    asked = _some(np.flatnonzero(plane.inlier_mask))
+    motions = []
     # OpenCV leaves it to the caller which motions see the points; half of them put the plane
     # behind the cameras.
     _, rotations, translations, _ = cv2.decomposeHomographyMat(rays1_from_rays0, np.eye(3))
-    motions = []
     for rotation, translation in zip(rotations, translations, strict=True):
-        motion = poselib.CameraPose()
-        motion.R, motion.t = rotation, translation[:, 0]
-        pose = unit_pose(motion)
+        pose = unit_pose(rotation, translation[:, 0])
         if pose is None:
             continue
         points = triangulate(pixels0[asked], pixels1[asked], *cameras, pose)
         if np.isfinite(points[:, 2]).mean() >= _IN_FRONT_SHARE:
             motions.append(pose)
-    h = found.image1_from_image0
-    forward = transfer_errors_px(pixels0[agreed], pixels1[agreed], h)
-    backward = transfer_errors_px(pixels1[agreed], pixels0[agreed], np.linalg.inv(h))
-    across = epipolar_errors_px(pixels0[agreed], pixels1[agreed], *cameras, estimate.cam1_from_cam0)
-    is_flat = bool(
-        found.num_inliers >= _WHOLE_SHARE * estimate.num_inliers
-        and np.sqrt(np.median(forward) * np.median(backward)) <= _LARGEST_RATIO * np.median(across)
-    )
-    return _Plane(tuple(motions), is_flat)
+    return motions
 
 
 def _by_depth(
@@ -177,7 +185,7 @@ def _by_depth(
     pixels1: FloatArray,
     depths: FloatArray,
     estimate: EssentialEstimate,
-    plane: _Plane,
+    motions: list[Pose],
     options: RansacOptions,
 ) -> EssentialEstimate:
     """The one of the plane's motions, fitted to all matches, that depth clearly speaks for."""
@@ -185,7 +193,7 @@ def _by_depth(
     least = _CLEARLY_LESS * _disagreement(pixels0, pixels1, depths, estimate)
     if not np.isfinite(least):
         return estimate
-    for motion in plane.motions:
+    for motion in motions:
         pose = _polish(pixels0, pixels1, estimate, motion, options.max_error_px)
         if pose is None:
             continue
@@ -202,14 +210,14 @@ def _by_homography(
     pixels0: FloatArray,
     pixels1: FloatArray,
     estimate: EssentialEstimate,
-    plane: _Plane,
+    motions: list[Pose],
     options: RansacOptions,
 ) -> EssentialEstimate:
     """The plane's motion nearest to the pose, if hardly a match is lost by it."""
-    if not plane.motions:
+    if not motions:
         return estimate
     rotation = estimate.cam1_from_cam0.rotation
-    nearest = min(plane.motions, key=lambda one: rotation_error_deg(one.rotation, rotation))
+    nearest = min(motions, key=lambda one: rotation_error_deg(one.rotation, rotation))
     exact = _with_pose(pixels0, pixels1, estimate, nearest, options)
     return exact if exact.num_inliers >= _HARDLY_FEWER * estimate.num_inliers else estimate
 
@@ -267,12 +275,8 @@ def _polish(
             poselib_camera(cameras[1]),
             {"loss_type": "TRUNCATED", "loss_scale": max_error_px},
         )
-        fitted = unit_pose(found)
+        fitted = unit_pose(found.R, found.t)
         if fitted is None:
             return None
         pose = fitted
     return pose
-
-
-def _without_lens(camera: Camera) -> Camera:
-    return Camera.pinhole(*camera.focals, *camera.principal_point, camera.size)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import kornia.geometry as kornia_geometry
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +22,7 @@ __all__ = [
     "rotation_to_axis_angle",
     "rotation_to_quaternion",
     "translation_error_deg",
+    "unit_pose",
 ]
 
 # Which of the four motions of an essential matrix is the true one is a vote; so many voters do.
@@ -128,6 +131,17 @@ def pose_from_essential(
     if int(in_front) == 0 or not bool(torch.isfinite(rotation).all()):
         return None
     return Pose(rotation.numpy(), translation.numpy())
+
+
+def unit_pose(rotation: npt.NDArray[Any], translation: npt.NDArray[Any]) -> Pose | None:
+    """A solver's (3, 3) rotation and (3,) translation, the latter brought to length 1.
+
+    ``None`` if it has no length, or something is not finite.
+    """
+    length = float(np.linalg.norm(translation))
+    if not (np.isfinite(rotation).all() and np.isfinite(length) and length > 0):
+        return None
+    return Pose(rotation.astype(np.float64), (translation / length).astype(np.float64))
 
 
 def _as_rotation(name: str, value: npt.ArrayLike) -> FloatArray:

@@ -26,9 +26,8 @@ def ends(views):
     return views.keypoints0, views.keypoints1
 
 
-def found(views, **changes):
-    options = replace(OPTIONS, **changes)
-    estimate = estimate_essential(*ends(views), views.camera0, views.camera1, options)
+def found(views):
+    estimate = estimate_essential(*ends(views), views.camera0, views.camera1, OPTIONS)
     assert estimate is not None
     return estimate
 
