@@ -91,6 +91,25 @@ class TorchNearest:
             similarity = (queries * winners).sum(dim=1)
         return (row if self._row_index is None else self._row_index[row]), similarity
 
+    def best_of_blocks(self, queries: Tensor, count: int) -> list[Tensor]:
+        """The best row of each of the best blocks of the map, on the CPU 1,024 rows each.
+
+        Args:
+            queries: (M, D) float32, finite.
+            count: of how many blocks; fewer where the map has no more.
+
+        Returns:
+            (M,) int64 indexes, as of ``query``, the best of all first.
+        """
+        if not len(queries):
+            return [queries.new_zeros(0, dtype=torch.int64)]
+        features = self._query_features(queries)
+        blocks = torch.split(self._scored, self._block_shape()[1])
+        maxima = self._block_maxima(features, blocks)
+        best = maxima.topk(min(count, len(blocks)), dim=0).indices
+        rows = [self._rows_in(blocks, features, block) for block in best]
+        return [row if self._row_index is None else self._row_index[row] for row in rows]
+
     def _query_features(self, queries: Tensor) -> Tensor:
         if self._metric == "dot" or self._direct:
             return queries
@@ -112,11 +131,18 @@ class TorchNearest:
         parts, blocks = torch.split(queries, block_queries), torch.split(self._scored, block_rows)
         if len(blocks) == 1:
             return torch.cat([self._score(part, blocks[0]).argmax(dim=1) for part in parts])
+        best = self._block_maxima(queries, blocks)
+        return self._rows_in(blocks, queries, best.argmax(dim=0))
+
+    def _block_maxima(self, queries: Tensor, blocks: Sequence[Tensor]) -> Tensor:
+        """(B, M) how similar the best row of each block is to each query."""
         best = queries.new_empty(len(blocks), len(queries))
-        for part, maxima in zip(parts, torch.split(best, block_queries, dim=1), strict=True):
+        size = self._block_shape()[0]
+        parts, columns = torch.split(queries, size), torch.split(best, size, dim=1)
+        for part, maxima in zip(parts, columns, strict=True):
             for block, maximum in zip(blocks, maxima, strict=True):
                 torch.amax(self._score(part, block), dim=1, out=maximum)
-        return self._rows_in(blocks, queries, best.argmax(dim=0))
+        return best
 
     def _rows_in(self, blocks: Sequence[Tensor], queries: Tensor, block: Tensor) -> Tensor:
         """(M,) the first of the best rows of the block that is given for each query."""

@@ -12,7 +12,7 @@ from matcher.errors import InputError
 __all__ = ["MatchingOptions", "SearchBackend"]
 
 _LEAST_PROBABILITY = 0.1
-SearchBackend = Literal["auto", "torch", "faiss", "cells"]
+SearchBackend = Literal["auto", "torch", "faiss", "cells", "sampled"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,7 @@ def reciprocal_matches(
             is_sharp(sharpness[0], allowed[0], options.min_sharpness),
             is_sharp(sharpness[1], allowed[1], options.min_sharpness),
         )
-    walk = _walk(descriptors0, descriptors1, allowed, "dot", options, backend)
+    walk = _walk(descriptors0, descriptors1, allowed, "dot", options, backend, sharpness)
     return _match_maps(walk, options, sharpness)
 
 
@@ -230,6 +230,7 @@ def _walk(
     metric: Metric,
     options: MatchingOptions,
     backend: SearchFactory | None,
+    sharpness: tuple[Tensor, Tensor] | None = None,
 ) -> ReciprocalWalk:
     def factory(grid: Tensor, may_be_found: Tensor, measure: Metric) -> NearestNeighbour:
         return build_search(grid, may_be_found, measure, options.backend)
@@ -239,7 +240,12 @@ def _walk(
     reach_px = None if options.reach is None else options.reach * max(grid0.shape[:2])
     # Matching has no gradient, and half precision would turn near neighbours into equals.
     grids = grid0.detach().float(), grid1.detach().float()
-    return ReciprocalWalk(grids, allowed, metric, backend or factory, reach_px)
+    is_sampled = options.backend == "sampled" or (options.backend == "auto" and grid0.is_cpu)
+    if backend is not None or not is_sampled:
+        sharpness = None
+    return ReciprocalWalk(
+        grids, allowed, metric, backend or factory, reach_px=reach_px, sharpness=sharpness
+    )
 
 
 def _allowed(grid: Tensor, mask: Tensor | None, metric: Metric, side: int) -> Tensor:

@@ -39,16 +39,12 @@ def descriptor_sharpness(descriptors: Tensor) -> Tensor:
     if descriptors.ndim != 3:
         raise InputError("descriptors", "shape (H, W, D)", f"{tuple(descriptors.shape)}")
     maps = descriptors.detach().float()
-    along_x, along_y = torch.zeros_like(maps), torch.zeros_like(maps)
-    along_x[:, 1:-1] = (maps[:, 2:] - maps[:, :-2]) / 2
-    along_y[1:-1] = (maps[2:] - maps[:-2]) / 2
-    products = torch.stack(
-        [
-            torch.linalg.vecdot(along_x, along_x),
-            torch.linalg.vecdot(along_x, along_y),
-            torch.linalg.vecdot(along_y, along_y),
-        ]
-    )
+    along_x = (maps[:, 2:] - maps[:, :-2]) / 2
+    along_y = (maps[2:] - maps[:-2]) / 2
+    products = maps.new_zeros(3, *maps.shape[:2])
+    products[0, :, 1:-1] = torch.linalg.vecdot(along_x, along_x)
+    products[1, 1:-1, 1:-1] = torch.linalg.vecdot(along_x[1:-1], along_y[:, 1:-1])
+    products[2, 1:-1] = torch.linalg.vecdot(along_y, along_y)
     width = 2 * _WINDOW_RADIUS + 1
     xx, xy, yy = F.avg_pool2d(products[:, None], width, 1, _WINDOW_RADIUS)[:, 0]
     least: Tensor = (xx + yy) / 2 - (((xx - yy) / 2).square() + xy.square()).sqrt()
@@ -66,10 +62,10 @@ def is_sharp(sharpness: Tensor, allowed: Tensor, least: float) -> Tensor:
     Returns:
         (H, W) bool, all of them allowed; where nothing is sharp at all, whatever is allowed.
     """
-    values = sharpness[allowed].sort().values
+    values = sharpness[allowed]
     if not len(values):
         return allowed
-    usual = values[min(len(values) - 1, int(_SHARP_QUANTILE * len(values)))]
+    usual = values.kthvalue(min(len(values), int(_SHARP_QUANTILE * len(values)) + 1)).values
     sharp = allowed & (sharpness > least * usual)
     return sharp if bool(sharp.any()) else allowed
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding
 
 from matcher.errors import InputError
 from matcher.structures import GridMatches
@@ -17,7 +18,7 @@ _PATCH_SIGMA = 1.8
 _PATCH_STEPS = 5
 _LARGEST_STEP = 1.0
 _DAMPING = 0.01
-_PATCH_CHUNK = 1024
+_PATCH_CHUNK = 512
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -196,7 +197,8 @@ def _is_inside(pixels: Tensor, grid: Tensor, margin: Tensor | int) -> Tensor:
 def _at_whole(grid: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """(..., D) float32 of whole pixels; those outside take the nearest inside."""
     height, width = grid.shape[:2]
-    return grid[y.clamp(0, height - 1), x.clamp(0, width - 1)].float()
+    index = y.clamp(0, height - 1) * width + x.clamp(0, width - 1)
+    return embedding(index, grid.flatten(0, 1)).float()
 
 
 def _between(grid: Tensor, places: Tensor) -> Tensor:

@@ -11,12 +11,14 @@ from matcher.matching.cells import CellNearest
 from matcher.matching.nearby import NearbyNearest
 from matcher.matching.nearest import FaissNearest, Metric, NearestNeighbour, TorchNearest
 from matcher.matching.options import SearchBackend
+from matcher.matching.sampled import SampledNearest
 
 __all__ = ["ReciprocalWalk", "SearchFactory", "build_search", "fixed_points", "raster_pixels"]
 
 # (H, W, D) map, (H, W) bool of pixels that may be found, metric -> search over raster indexes.
 SearchFactory = Callable[[Tensor, Tensor, Metric], NearestNeighbour]
 
+_Search = NearestNeighbour | NearbyNearest | SampledNearest
 _UNIT_TOLERANCE = 1e-3
 
 
@@ -30,22 +32,35 @@ def build_search(
         allowed: (H, W) bool, which pixels may be found.
         metric: ``dot`` (the largest dot product) or ``l2`` (the smallest distance).
         backend: ``auto`` takes cells on the CPU (torch if the vectors are not of unit length, for
-            ``dot``) and torch on other devices.
+            ``dot``) and torch on other devices. ``sampled`` needs more than a map: see
+            :func:`matcher.matching.reciprocal_matches`.
 
     Raises:
-        InputError: wrong shapes, no pixel allowed, or cells asked for vectors that are not unit.
+        InputError: wrong shapes, no pixel allowed, ``sampled``, or cells asked for vectors that are not unit.
     """
     rows, flat = grid.reshape(-1, grid.shape[-1]), allowed.reshape(-1)
     if backend == "auto":
         on_cpu = grid.device.type == "cpu"
         backend = "cells" if on_cpu and (metric == "l2" or _is_unit(rows, flat)) else "torch"
+    if backend == "sampled":
+        raise InputError("backend", "auto, torch, faiss or cells", "sampled")
     if backend == "cells":
         return CellNearest(grid, allowed, metric)
     return (FaissNearest if backend == "faiss" else TorchNearest)(rows, flat, metric)
 
 
 class ReciprocalWalk:
-    """Two searchable maps, and what has been found in them so far: no pixel is searched twice."""
+    """Two searchable maps, and what has been found in them so far: no pixel is searched twice.
+
+    Args:
+        grids: (H, W, D) maps.
+        allowed: (H, W) bool, which pixels of each may be found.
+        metric: ``dot`` or ``l2``.
+        factory: makes a search of a map.
+        reach_px: see :class:`NearbyNearest`, which then replaces the factory's search.
+        sharpness: (H, W) of both maps: :class:`SampledNearest` is used, with the reach if there
+            is one.
+    """
 
     def __init__(
         self,
@@ -53,7 +68,9 @@ class ReciprocalWalk:
         allowed: tuple[Tensor, Tensor],
         metric: Metric,
         factory: SearchFactory,
+        *,
         reach_px: float | None = None,
+        sharpness: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         self.metric: Metric = metric
         self.allowed = allowed
@@ -62,10 +79,12 @@ class ReciprocalWalk:
         self.rows = tuple(grid.reshape(-1, grid.shape[-1]) for grid in grids)
         self._factory = factory
         self._reach_px = reach_px
-        self._searches: list[NearestNeighbour | NearbyNearest | None] = [None, None]
+        self._sharpness = sharpness
+        self._searches: list[_Search | None] = [None, None]
         self._found = [torch.full((len(rows),), -1, device=rows.device) for rows in self.rows]
         # A pixel that some pixel of the other map chose is at least that similar to its neighbour.
         self._reached = [rows.new_full((len(rows),), -torch.inf) for rows in self.rows]
+        self._chosen_by = [torch.full_like(found, -1) for found in self._found]
 
     def shape(self, side: int) -> tuple[int, int]:
         """Height and width of a map."""
@@ -83,25 +102,39 @@ class ReciprocalWalk:
         other = 1 - side
         search = self._searches[other]
         if search is None:
-            search = self._build(self._grids[other], self.allowed[other])
-            self._searches[other] = search
+            search = self._searches[other] = self._build(other)
+        queries, places = self.rows[side][pixels], raster_pixels(pixels, self.shape(side)[1])
         if isinstance(search, NearbyNearest):
-            places = raster_pixels(pixels, self.shape(side)[1])
-            return search.query(self.rows[side][pixels], places)[0]
+            return search.query(queries, places)[0]
         reached = self._reached[side][pixels]
+        if isinstance(search, SampledNearest):
+            index, similarity = search.query(queries, places)
+            missed = reached > similarity
+            index = torch.where(missed, self._chosen_by[side][pixels], index)
+            self._remember(side, pixels, index, torch.maximum(similarity, reached))
+            return index
         known = torch.isfinite(reached)
         index = torch.empty_like(pixels)
         for part, is_known in ((known, True), (~known, False)):
             if bool(part.any()):
                 bound = reached[part] if is_known else None
-                index[part], similarity = search.query(self.rows[side][pixels[part]], bound)
-                self._reached[other].scatter_reduce_(0, index[part], similarity, "amax")
+                index[part], similarity = search.query(queries[part], bound)
+                self._remember(side, pixels[part], index[part], similarity)
         return index
 
-    def _build(self, grid: Tensor, allowed: Tensor) -> NearestNeighbour | NearbyNearest:
-        if self._reach_px is None:
-            return self._factory(grid, allowed, self.metric)
-        return NearbyNearest(grid, allowed, self.metric, self._reach_px)
+    def _remember(self, side: int, pixels: Tensor, index: Tensor, similarity: Tensor) -> None:
+        reached = self._reached[1 - side]
+        reached.scatter_reduce_(0, index, similarity, "amax")
+        best = similarity == reached[index]
+        self._chosen_by[1 - side][index[best]] = pixels[best]
+
+    def _build(self, side: int) -> _Search:
+        grid, allowed = self._grids[side], self.allowed[side]
+        if self._sharpness is not None:
+            return SampledNearest(grid, allowed, self._sharpness[side], self._reach_px)
+        if self._reach_px is not None:
+            return NearbyNearest(grid, allowed, self.metric, self._reach_px)
+        return self._factory(grid, allowed, self.metric)
 
 
 def raster_pixels(index: Tensor, width: int) -> Tensor:
