@@ -20,7 +20,7 @@ MatchViewPairs = Callable[[list[View], list[View], PairOptions], list[ViewMatche
 """Views of photograph 0 and of photograph 1, row i with row i, to their matches."""
 
 _LARGER_THAN_VIEW = 1.25
-_AT_ONCE = 4
+_AT_ONCE = 2
 # Features bridge less than a factor of two; in either direction this is one step more.
 _ZOOM = 1.5
 _SMALLEST_ZOOMED = 192
