@@ -14,6 +14,7 @@ from matcher.matching.reciprocal import (
     reciprocal_points,
     union_matches,
 )
+from matcher.matching.sampled import SampledNearest
 from matcher.matching.seeds import descriptor_sharpness, is_sharp, seed_pixels
 from matcher.matching.select import select_matches, top_k_rows
 from matcher.matching.subpixel import (
@@ -32,6 +33,7 @@ __all__ = [
     "Metric",
     "NearbyNearest",
     "NearestNeighbour",
+    "SampledNearest",
     "SearchBackend",
     "SearchFactory",
     "SubpixelMatches",

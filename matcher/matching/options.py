@@ -30,9 +30,12 @@ class MatchingOptions:
         reach: how far from its own place in the other map a pixel is searched for, as a share of
             the long side of map 0; for maps that show the same things at the same places, as the
             two crops of a pair do; up to twice as far, see ``NearbyNearest``, which is used
-            whatever the backend. ``None``: everywhere.
+            whatever the backend (within the sample, for ``sampled``). ``None``: everywhere.
         symmetric: start seeds in both maps and keep the union; twice the work at most.
-        backend: which search; ``auto`` takes cells on the CPU and torch elsewhere.
+        backend: which search. ``sampled`` is not exact: it compares with the sharpest pixel of
+            every 2 x 2 first (``SampledNearest``), and needs ``min_sharpness``; the others find
+            what complete comparison finds. ``auto`` takes torch on other devices than the CPU;
+            there ``sampled``, or cells without ``min_sharpness``.
         top_k: keep at most so many matches, or ``None``: all of them.
         balance: with ``top_k``, map 0 is divided into so many cells along each side, and no cell
             may crowd out the others; 0 keeps the most confident, wherever they are.

@@ -54,7 +54,8 @@ def reciprocal_matches(
         descriptors0: (H0, W0, D) descriptors of image 0, of unit length as a rule.
         descriptors1: (H1, W1, D) the same of image 1, on the same device.
         options: seeds, iterations, border, symmetry, and the search; with ``reach``, the search
-            is that of :class:`NearbyNearest`, whatever the backend. ``top_k`` and
+            is that of :class:`NearbyNearest`, whatever the backend. By default the search on the
+            CPU is :class:`SampledNearest`, which finds nearly all of these pixels. ``top_k`` and
             ``min_confidence`` need confidences: see :func:`matcher.matching.select_matches`.
         mask0: (H0, W0) bool, where matches are welcome in image 0; ``None``: everywhere.
         mask1: the same for image 1.

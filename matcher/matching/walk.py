@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from matcher.errors import InputError
 from matcher.matching.cells import CellNearest
 from matcher.matching.nearby import NearbyNearest
 from matcher.matching.nearest import FaissNearest, Metric, NearestNeighbour, TorchNearest
@@ -36,14 +37,15 @@ def build_search(
             :func:`matcher.matching.reciprocal_matches`.
 
     Raises:
-        InputError: wrong shapes, no pixel allowed, ``sampled``, or cells asked for vectors that are not unit.
+        InputError: wrong shapes, no pixel allowed, ``sampled``, or cells asked for vectors that
+            are not unit.
     """
     rows, flat = grid.reshape(-1, grid.shape[-1]), allowed.reshape(-1)
     if backend == "auto":
         on_cpu = grid.device.type == "cpu"
         backend = "cells" if on_cpu and (metric == "l2" or _is_unit(rows, flat)) else "torch"
     if backend == "sampled":
-        raise InputError("backend", "auto, torch, faiss or cells", "sampled")
+        raise InputError("backend", "sampled only for descriptors with min_sharpness", "without")
     if backend == "cells":
         return CellNearest(grid, allowed, metric)
     return (FaissNearest if backend == "faiss" else TorchNearest)(rows, flat, metric)
