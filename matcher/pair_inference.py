@@ -47,8 +47,8 @@ _FIRST_CUDA_WITH_BFLOAT16 = (8, 0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Whole:
-    """Two views of whole photographs, what the network says of them, and their matches."""
+class _Look:
+    """Two views, what the network says of them, and their matches."""
 
     view0: View
     view1: View
@@ -169,7 +169,7 @@ class PairInference:
         # A trial of turns and the crops may both ask: a photograph is read but once.
         photographs = functools.cache(photographs)
         found = self._match_views(view0, view1, prediction, options)
-        whole = _Whole(view0, view1, prediction, found)
+        whole = _Look(view0, view1, prediction, found)
         if options.turns == "auto" and found.is_worth_another_try:
             answer = self._answer_turned(
                 whole, photographs(), options, keep_pointmaps=keep_pointmaps
@@ -180,7 +180,7 @@ class PairInference:
 
     def _answer_turned(
         self,
-        upright: _Whole,
+        upright: _Look,
         photographs: tuple[MaskedPhotograph, MaskedPhotograph],
         options: PairOptions,
         *,
@@ -216,7 +216,7 @@ class PairInference:
         options: PairOptions,
         *,
         points: bool,
-    ) -> list[_Whole]:
+    ) -> list[_Look]:
         """One photograph against several."""
         view0, *views1 = (
             prepare_view(
@@ -227,16 +227,11 @@ class PairInference:
             )
             for source in (source0, *sources1)
         )
-        encoded0, *encoded1 = self._encode_views([view0, *views1], options)
-        predictions = self.decode([(encoded0, one) for one in encoded1], options, points=points)
-        return [
-            _Whole(view0, view1, both, self._match_views(view0, view1, both, options))
-            for view1, both in zip(views1, predictions, strict=True)
-        ]
+        return self._look([view0] * len(views1), views1, options, points=points)
 
     def _finish(
         self,
-        whole: _Whole,
+        whole: _Look,
         options: PairOptions,
         photographs: Callable[[], tuple[MaskedPhotograph, MaskedPhotograph]],
         *,
@@ -276,12 +271,21 @@ class PairInference:
         self, views0: list[View], views1: list[View], options: PairOptions
     ) -> list[ViewMatches]:
         """Row i with row i."""
-        encoded = self._encode_views(views0 + views1, options)
-        halves = zip(encoded[: len(views0)], encoded[len(views0) :], strict=True)
-        predictions = self.decode(list(halves), options, points=False)
+        return [look.found for look in self._look(views0, views1, options, points=False)]
+
+    def _look(
+        self, views0: Sequence[View], views1: Sequence[View], options: PairOptions, *, points: bool
+    ) -> list[_Look]:
+        """Row i with row i; a view of several rows is encoded once."""
+        views = {id(view): view for view in (*views0, *views1)}
+        encoded = dict(zip(views, self._encode_views(list(views.values()), options), strict=True))
+        rows = [
+            (encoded[id(one)], encoded[id(two)]) for one, two in zip(views0, views1, strict=True)
+        ]
+        predictions = self.decode(rows, options, points=points)
         return [
-            self._match_views(view0, view1, prediction, options)
-            for view0, view1, prediction in zip(views0, views1, predictions, strict=True)
+            _Look(view0, view1, both, self._match_views(view0, view1, both, options))
+            for view0, view1, both in zip(views0, views1, predictions, strict=True)
         ]
 
     @torch.inference_mode()
