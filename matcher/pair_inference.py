@@ -168,7 +168,7 @@ class PairInference:
         """
         # A trial of turns and the crops may both ask: a photograph is read but once.
         photographs = functools.cache(photographs)
-        found = self._match_views(view0, view1, prediction, options)
+        found = self._match_whole_views(view0, view1, prediction, options)
         whole = _Look(view0, view1, prediction, found)
         if options.turns == "auto" and found.is_worth_another_try:
             answer = self._answer_turned(
@@ -227,7 +227,8 @@ class PairInference:
             )
             for source in (source0, *sources1)
         )
-        return self._look([view0] * len(views1), views1, options, points=points)
+        views0 = [view0] * len(views1)
+        return self._look(views0, views1, options, self._match_whole_views, points=points)
 
     def _finish(
         self,
@@ -261,6 +262,22 @@ class PairInference:
             pointmaps_of(view0, view1, whole.prediction) if keep_pointmaps else None,
         )
 
+    def _match_whole_views(
+        self, view0: View, view1: View, prediction: BothWays, options: PairOptions
+    ) -> ViewMatches:
+        """Matches of whole photographs; where few are right, those of the exact search.
+
+        Whether another try is worth it is decided by these, and a sample finds too little there.
+        """
+        found = self._match_views(view0, view1, prediction, options)
+        is_sampled = self.device.type == "cpu" and options.matching.backend == "auto"
+        if not (is_sampled and found.has_few_right):
+            return found
+        exact = dataclasses.replace(options.matching, backend="exact")
+        return self._match_views(
+            view0, view1, prediction, dataclasses.replace(options, matching=exact)
+        )
+
     @torch.inference_mode()
     def _match_views(
         self, view0: View, view1: View, prediction: BothWays, options: PairOptions
@@ -271,10 +288,17 @@ class PairInference:
         self, views0: list[View], views1: list[View], options: PairOptions
     ) -> list[ViewMatches]:
         """Row i with row i."""
-        return [look.found for look in self._look(views0, views1, options, points=False)]
+        looks = self._look(views0, views1, options, self._match_views, points=False)
+        return [look.found for look in looks]
 
     def _look(
-        self, views0: Sequence[View], views1: Sequence[View], options: PairOptions, *, points: bool
+        self,
+        views0: Sequence[View],
+        views1: Sequence[View],
+        options: PairOptions,
+        match: Callable[[View, View, BothWays, PairOptions], ViewMatches],
+        *,
+        points: bool,
     ) -> list[_Look]:
         """Row i with row i; a view of several rows is encoded once."""
         views = {id(view): view for view in (*views0, *views1)}
@@ -284,7 +308,7 @@ class PairInference:
         ]
         predictions = self.decode(rows, options, points=points)
         return [
-            _Look(view0, view1, both, self._match_views(view0, view1, both, options))
+            _Look(view0, view1, both, match(view0, view1, both, options))
             for view0, view1, both in zip(views0, views1, predictions, strict=True)
         ]
 

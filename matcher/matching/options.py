@@ -12,7 +12,7 @@ from matcher.errors import InputError
 __all__ = ["MatchingOptions", "SearchBackend"]
 
 _LEAST_PROBABILITY = 0.1
-SearchBackend = Literal["auto", "torch", "faiss", "cells", "sampled"]
+SearchBackend = Literal["auto", "exact", "torch", "faiss", "cells", "sampled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +34,8 @@ class MatchingOptions:
         symmetric: start seeds in both maps and keep the union; twice the work at most.
         backend: which search. ``sampled`` is not exact: it compares with the sharpest pixel of
             every 2 x 2 first (``SampledNearest``), and needs ``min_sharpness``; the others find
-            what complete comparison finds. ``auto`` takes torch on other devices than the CPU;
-            there ``sampled``, or cells without ``min_sharpness``.
+            what complete comparison finds. ``exact`` takes cells on the CPU and torch elsewhere;
+            so does ``auto``, but on the CPU ``sampled`` with ``min_sharpness``.
         top_k: keep at most so many matches, or ``None``: all of them.
         balance: with ``top_k``, map 0 is divided into so many cells along each side, and no cell
             may crowd out the others; 0 keeps the most confident, wherever they are.

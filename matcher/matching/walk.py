@@ -32,7 +32,7 @@ def build_search(
         grid: (H, W, D) descriptors or points, finite where allowed.
         allowed: (H, W) bool, which pixels may be found.
         metric: ``dot`` (the largest dot product) or ``l2`` (the smallest distance).
-        backend: ``auto`` takes cells on the CPU (torch if the vectors are not of unit length, for
+        backend: ``auto`` and ``exact`` take cells on the CPU (torch if the vectors are not of unit length, for
             ``dot``) and torch on other devices. ``sampled`` needs more than a map: see
             :func:`matcher.matching.reciprocal_matches`.
 
@@ -41,7 +41,7 @@ def build_search(
             are not unit.
     """
     rows, flat = grid.reshape(-1, grid.shape[-1]), allowed.reshape(-1)
-    if backend == "auto":
+    if backend in ("auto", "exact"):
         on_cpu = grid.device.type == "cpu"
         backend = "cells" if on_cpu and (metric == "l2" or _is_unit(rows, flat)) else "torch"
     if backend == "sampled":
