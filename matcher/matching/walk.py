@@ -32,9 +32,9 @@ def build_search(
         grid: (H, W, D) descriptors or points, finite where allowed.
         allowed: (H, W) bool, which pixels may be found.
         metric: ``dot`` (the largest dot product) or ``l2`` (the smallest distance).
-        backend: ``auto`` and ``exact`` take cells on the CPU (torch if the vectors are not of unit length, for
-            ``dot``) and torch on other devices. ``sampled`` needs more than a map: see
-            :func:`matcher.matching.reciprocal_matches`.
+        backend: ``auto`` and ``exact`` take cells on the CPU (torch if the vectors are not of
+            unit length, for ``dot``) and torch on other devices. ``sampled`` needs more than a
+            map: see :func:`matcher.matching.reciprocal_matches`.
 
     Raises:
         InputError: wrong shapes, no pixel allowed, ``sampled``, or cells asked for vectors that

@@ -10,9 +10,11 @@ import torch
 from PIL import Image
 
 from matcher import ImageSize, Matcher, PairOptions, PairResult
+from matcher.matching import MatchingOptions, SearchBackend
 from matcher.pair_inference import PairInference
 from matcher.sample_pairs import motorcycle_pair
 from matcher.turns import upright_matches
+from matcher.view_matching import match_views
 
 skimage = pytest.importorskip("skimage")
 PHOTOS = Path(skimage.__file__).parent / "data"
@@ -126,6 +128,35 @@ def test_turns_are_not_tried_without_need(
     result = small.match(PHOTOS / f"{photo0}.png", PHOTOS / f"{photo1}.png")
     assert result.overlap_score is not None
     assert (result.overlap_score > 0.5) == (photo0 == "motorcycle_left")
+
+
+@pytest.mark.parametrize(
+    ("photo0", "photo1", "backend", "searches"),
+    [
+        ("motorcycle_left", "motorcycle_right", "auto", ["auto"]),
+        ("chelsea", "coffee", "auto", ["auto", "exact"]),
+        ("chelsea", "coffee", "sampled", ["sampled"]),
+    ],
+)
+def test_where_few_matches_are_right_the_whole_is_searched_exactly(
+    monkeypatch: pytest.MonkeyPatch,
+    photo0: str,
+    photo1: str,
+    backend: SearchBackend,
+    searches: list[str],
+) -> None:
+    seen: list[str] = []
+
+    def noted(view0, view1, prediction, options, calibration):
+        seen.append(options.matching.backend)
+        return match_views(view0, view1, prediction, options, calibration)
+
+    monkeypatch.setattr("matcher.pair_inference.match_views", noted)
+    matching = MatchingOptions(backend=backend)
+    options = PairOptions(max_size=256, crops="never", turns="never", matching=matching)
+    small = Matcher.from_pretrained("small", device="cpu", options=options)
+    small.match(PHOTOS / f"{photo0}.png", PHOTOS / f"{photo1}.png")
+    assert seen == searches
 
 
 def test_crops_and_masks_follow_a_turned_photograph() -> None:

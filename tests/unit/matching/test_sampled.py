@@ -73,7 +73,7 @@ def test_mutual_neighbours_are_those_of_the_exact_searches():
     first, second = noisy(field, 0.05), noisy(field, 0.05, seed=2)
     sampled, exact = (
         pairs(reciprocal_matches(first, second, options=MatchingOptions(backend=backend)))
-        for backend in ("sampled", "torch")
+        for backend in ("sampled", "exact")
     )
     assert len(exact) > 150
     assert len(sampled & exact) > 0.97 * len(sampled | exact)
@@ -82,11 +82,11 @@ def test_mutual_neighbours_are_those_of_the_exact_searches():
 def test_on_the_cpu_it_is_the_default_for_sharp_seeds():
     field = unit_field(HEIGHT, WIDTH, sigma=1.5)
     second = noisy(field, 0.2)
-    auto, sampled = (
+    auto, sampled, exact, cells = (
         pairs(reciprocal_matches(field, second, options=MatchingOptions(backend=backend)))
-        for backend in ("auto", "sampled")
+        for backend in ("auto", "sampled", "exact", "cells")
     )
-    assert auto == sampled
+    assert auto == sampled != exact == cells
 
 
 def test_who_was_chosen_knows_by_whom():
