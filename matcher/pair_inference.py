@@ -271,7 +271,8 @@ class PairInference:
         """
         found = self._match_views(view0, view1, prediction, options)
         is_sampled = self.device.type == "cpu" and options.matching.backend == "auto"
-        if not (is_sampled and found.has_few_right):
+        is_calibrated = found.overlap_score is not None
+        if not (is_sampled and is_calibrated and found.has_few_right):
             return found
         exact = dataclasses.replace(options.matching, backend="exact")
         return self._match_views(

@@ -217,17 +217,17 @@ def test_improbable_matches_are_dropped_unless_they_are_wanted(network: TwoViewN
         pair_options = PairOptions(matching=options, crops="never")
         return matcher.match(pair.image0, pair.image1, options=pair_options)
 
-    unmoved = found(0.0, MatchingOptions(min_confidence=0.0)).confidence
+    unmoved = found(0.0, MatchingOptions(min_confidence=0.0, backend="exact")).confidence
     bias = math.log(0.1 / 0.9) - float(torch.logit(unmoved).median())  # half of them above 0.1
-    everything = found(bias, MatchingOptions(min_confidence=0.0))
-    probable = found(bias, MatchingOptions())
+    everything = found(bias, MatchingOptions(min_confidence=0.0, backend="exact"))
+    probable = found(bias, MatchingOptions(backend="exact"))
     assert 0 < len(probable) < len(everything)
     assert torch.equal(probable.confidence, everything.confidence[everything.confidence >= 0.1])
     assert probable.overlap_score == everything.overlap_score
     # What is not a probability is not judged as one.
-    assert len(found(None, MatchingOptions())) == len(everything)
+    assert len(found(None, MatchingOptions(backend="exact"))) == len(everything)
 
-    nothing = found(-20.0, MatchingOptions())
+    nothing = found(-20.0, MatchingOptions(backend="exact"))
     assert len(nothing) == 0
     assert nothing.overlap_score is not None
     count = len(everything)
