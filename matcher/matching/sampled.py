@@ -47,12 +47,11 @@ class SampledNearest:
         self._height, self._width = allowed.shape
         sample = torch.zeros_like(self._allowed)
         sample[seed_pixels(allowed, _SPACING, sharpness)] = True
-        self._everywhere: TorchNearest | None = None
-        self._nearby: NearbyNearest | None = None
-        if reach_px is None:
-            self._everywhere = TorchNearest(self._rows, sample)
-        else:
-            self._nearby = NearbyNearest(grid, sample.view_as(allowed), "dot", reach_px)
+        self._search: TorchNearest | NearbyNearest = (
+            TorchNearest(self._rows, sample)
+            if reach_px is None
+            else NearbyNearest(grid, sample.view_as(allowed), "dot", reach_px)
+        )
         steps = torch.arange(-_AROUND, _AROUND + 1, device=grid.device)
         self._steps = torch.cartesian_prod(steps, steps).unbind(1)
 
@@ -66,20 +65,14 @@ class SampledNearest:
         Returns:
             (M,) int64 raster indexes and (M,) float32 dot products.
         """
-        if self._nearby is not None:
-            return self._best_around(queries, self._nearby.query(queries, places)[0])
-        assert self._everywhere is not None
-        index, best = None, None
-        for candidate in self._everywhere.best_of_blocks(queries, _PLACES):
-            found, similarity = self._best_around(queries, candidate)
-            if index is None or best is None:
-                index, best = found, similarity
-            else:
-                index = torch.where(similarity > best, found, index)
-                best = torch.maximum(similarity, best)
-        assert index is not None
-        assert best is not None
-        return index, best
+        if isinstance(self._search, NearbyNearest):
+            candidates = [self._search.query(queries, places)[0]]
+        else:
+            candidates = self._search.best_of_blocks(queries, _PLACES)
+        found = [self._best_around(queries, pixels) for pixels in candidates]
+        index, similarity = (torch.stack(part) for part in zip(*found, strict=True))
+        best, place = similarity.max(dim=0)
+        return index.gather(0, place[None])[0], best
 
     def _best_around(self, queries: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """The most similar allowed pixel around each of (M,) allowed raster indexes."""
